@@ -1,0 +1,14 @@
+"""Data: corpora, tokenizers, token shards, and sampling that depends on nothing but the seed and the step."""
+
+from spikeless.data.corpora import Corpus as Corpus
+from spikeless.data.corpora import parse_corpus as parse_corpus
+from spikeless.data.prepare import PreparedData as PreparedData
+from spikeless.data.prepare import prepare as prepare
+from spikeless.data.sampling import Sampler as Sampler
+from spikeless.data.sampling import validation_batches as validation_batches
+from spikeless.data.shards import Tokens as Tokens
+from spikeless.data.shards import open_shards as open_shards
+from spikeless.data.shards import write_shards as write_shards
+from spikeless.data.tokenizers import Tokenizer as Tokenizer
+from spikeless.data.tokenizers import load_tokenizer as load_tokenizer
+from spikeless.data.tokenizers import parse_tokenizer as parse_tokenizer

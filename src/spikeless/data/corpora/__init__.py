@@ -1,0 +1,40 @@
+"""Corpora: where text comes from. One source per file; the file's name is its name in a data spec."""
+
+from collections.abc import Iterator
+from typing import ClassVar, Protocol
+
+from spikeless.data.spec import parse_spec
+
+__all__ = ["Corpus", "parse_corpus"]
+
+
+class Corpus(Protocol):
+    """A source of documents that can be read again and again, always in the same order.
+
+    A document is text that UTF-8 can encode and that is not blank. A corpus is a frozen dataclass whose
+    first field takes the REST of its spec.
+    """
+
+    usage: ClassVar[str]
+    """How its spec is written."""
+
+    def documents(self) -> Iterator[str]:
+        """Stream the documents: for training, or for both where validation is to be split off."""
+        ...
+
+    def validation_documents(self) -> Iterator[str] | None:
+        """Stream the corpus's own validation documents; None if some are to be split off instead."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Identify the content: the same for the same documents, on any machine; cheap the second time."""
+        ...
+
+
+def parse_corpus(spec: str) -> Corpus:
+    """The corpus that a data spec `NAME[:REST][,key=value]…` names, such as `pydocs` or `text:notes/**/*.md`.
+
+    Raises:
+        UserError: not of this form, or an unknown name or key; the message names the nearest ones.
+    """
+    return parse_spec(spec, room="data.corpora", what="corpus")

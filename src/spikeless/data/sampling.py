@@ -1,0 +1,143 @@
+"""Which tokens a step trains on: a pure function of (seed, step, position in the batch).
+
+Nothing is shuffled in memory and no cursor is kept: the order of an epoch is a permutation that is computed
+where it is needed, so any number of ranks and micro-batches see the same samples in the same order, and a
+resumed run needs the step alone.
+"""
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikeless.data.shards import Tokens
+from spikeless.errors import UserError
+
+__all__ = ["Sampler", "permute", "validation_batches"]
+
+Batch = tuple[Tensor, Tensor]
+"""Inputs and targets, int64 [windows, T]."""
+
+ROUNDS = 8
+
+
+class Sampler:
+    """Training batches from fixed windows of `sequence_length` + 1 tokens; window i begins at token i·T.
+
+    Sample g = step · batch_size + position is window permutation(g mod n) of epoch g // n, where n windows
+    make an epoch.
+
+    Raises:
+        UserError: the tokens do not fill one window.
+    """
+
+    def __init__(self, tokens: Tokens, sequence_length: int, seed: int):
+        self._tokens, self._sequence_length, self._seed = tokens, sequence_length, seed
+        self.num_windows = _num_windows(tokens, sequence_length, "training")
+
+    def batch(self, step: int, batch_size: int, start: int = 0, count: int | None = None) -> Batch:
+        """Inputs and targets, int64 [count, T], of positions `start` … `start + count - 1` of a step's batch.
+
+        Args:
+            step: counted from 0.
+            batch_size: of the whole step, over all ranks and micro-batches.
+            start: the first position wanted.
+            count: how many positions; to the end of the batch by default.
+        """
+        count = batch_size - start if count is None else count
+        assert step >= 0 and start >= 0 and count >= 0 and start + count <= batch_size
+        return _read_windows(self._tokens, self.windows(step, batch_size)[start : start + count], self._sequence_length)
+
+    def windows(self, step: int, batch_size: int) -> np.ndarray:
+        """The indices of the windows in a step's batch, int64 [batch_size]."""
+        samples = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
+        epochs, places = np.divmod(samples, self.num_windows)
+        out = np.empty_like(samples)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            out[here] = permute(places[here], self.num_windows, key=f"{self._seed} {epoch}")
+        return out
+
+    def epoch(self, step: int, batch_size: int) -> float:
+        """How often the training tokens have been seen before a step [epochs]."""
+        return step * batch_size / self.num_windows
+
+
+def validation_batches(
+    tokens: Tokens, sequence_length: int, batch_size: int, max_tokens: int | None = None
+) -> Iterator[Batch]:
+    """The first windows in order, each once: inputs and targets, int64 [at most batch_size, T].
+
+    Args:
+        tokens: the validation tokens.
+        sequence_length: T [tokens].
+        batch_size: windows in a batch; the last batch may have fewer.
+        max_tokens: how many targets at most, in whole windows [tokens]; all there are by default.
+
+    Raises:
+        UserError: the tokens, or `max_tokens`, do not fill one window.
+    """
+    available = _num_windows(tokens, sequence_length, "validation")
+    if max_tokens is not None and max_tokens < sequence_length:
+        raise UserError(
+            f"{max_tokens} validation tokens were asked for, fewer than one window of sequence_length = "
+            f"{sequence_length}; ask for at least that many"
+        )
+    count = available if max_tokens is None else min(available, max_tokens // sequence_length)
+    batches = (np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
+    return (_read_windows(tokens, windows, sequence_length) for windows in batches)
+
+
+def permute(places: np.ndarray, size: int, key: str) -> np.ndarray:
+    """Where a pseudo-random permutation of 0 … size - 1 sends `places`, int64.
+
+    A balanced Feistel network over the smallest even number of bits that holds `size`, its round keys a hash
+    of `key`; a value that falls outside is sent round again until it falls inside (cycle walking), which
+    keeps it a bijection. A value takes fewer than four rounds of this on average.
+
+    Reference: Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002, sections 3 and 4.
+    """
+    half = max((int(size - 1).bit_length() + 1) // 2, 1)
+    keys = np.frombuffer(hashlib.blake2b(key.encode(), digest_size=8 * ROUNDS).digest(), dtype="<u8")
+    values = _feistel(places.astype(np.uint64), half, keys)
+    while (outside := values >= size).any():
+        values[outside] = _feistel(values[outside], half, keys)
+    return values.astype(np.int64)
+
+
+def _feistel(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    left, right = values >> shift, values & mask
+    for key in keys:
+        left, right = right, left ^ (_mix(right ^ key) & mask)
+    return left << shift | right
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """A 64-bit finaliser: every bit of the result depends on every bit of the value (SplitMix64's)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _read_windows(tokens: Tokens, windows: np.ndarray, sequence_length: int) -> Batch:
+    rows = np.empty((len(windows), sequence_length + 1), dtype=np.int64)
+    for row, window in zip(rows, windows, strict=True):
+        row[:] = tokens.read(int(window) * sequence_length, sequence_length + 1)
+    both = torch.from_numpy(rows)
+    return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+
+
+def _num_windows(tokens: Tokens, sequence_length: int, what: str) -> int:
+    if sequence_length < 1:
+        raise UserError(f"sequence_length is {sequence_length}; it must be at least 1")
+    count = (len(tokens) - 1) // sequence_length
+    if count < 1:
+        remedy = f"set sequence_length to at most {len(tokens) - 1} or " if len(tokens) > 1 else ""
+        raise UserError(
+            f"there are {len(tokens)} {what} tokens, fewer than one window of sequence_length + 1 = "
+            f"{sequence_length + 1} takes; {remedy}give more text"
+        )
+    return count

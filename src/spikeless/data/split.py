@@ -1,0 +1,100 @@
+"""Which documents are for validation: decided by each document's own content, never by its place."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from spikeless.data.corpora import Corpus
+from spikeless.errors import UserError
+from spikeless.files import content_hash
+
+__all__ = ["VALIDATION_FRACTION", "Part", "Split"]
+
+Part = Literal["train", "validation"]
+
+VALIDATION_FRACTION = 0.04
+"""About 100 thousand tokens of the default corpus at `bpe:2048` [dimensionless]."""
+RULE = "split-1"
+HASHES = 1 << 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A corpus in two disjoint parts.
+
+    A document is for validation if the hash of its content, as a fraction, is below `validation_fraction`: so
+    it stays where it is when others come, go or change places, and equal documents are never on both sides.
+    A corpus so small that this leaves one side empty gives it the document nearest to the threshold: the one
+    with the smallest hash becomes validation, or the one with the largest is kept for training. A corpus of
+    one document has its tail split off, at a blank line if there is one, else at white space. A corpus with
+    validation documents of its own keeps them, and the fraction is not used.
+
+    Raises:
+        UserError: the fraction is not between 0 and 1.
+    """
+
+    corpus: Corpus
+    validation_fraction: float
+
+    def __post_init__(self):
+        if not 0 < self.validation_fraction < 1:
+            raise UserError(f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1")
+
+    def documents(self, part: Part) -> Iterator[str]:
+        """Stream one part.
+
+        Raises:
+            UserError: the corpus is empty, or its one document cannot be cut.
+        """
+        own = self.corpus.validation_documents()
+        if own is not None:
+            yield from own if part == "validation" else self.corpus.documents()
+        elif self._threshold is None:
+            for document in self.corpus.documents():
+                yield _cut(document, self.validation_fraction)[part == "validation"]
+        else:
+            for document in self.corpus.documents():
+                if (_hash(document) < self._threshold) == (part == "validation"):
+                    yield document
+
+    def fingerprint(self) -> str:
+        """Identify both parts' content."""
+        own = self.corpus.validation_documents() is not None
+        return content_hash(RULE, self.corpus.fingerprint(), "own" if own else repr(self.validation_fraction))
+
+    @cached_property
+    def _threshold(self) -> int | None:
+        """Hashes below this are validation; None if there is one document. Reads until each side has one."""
+        threshold = round(self.validation_fraction * HASHES)
+        lowest, highest = HASHES, -1
+        for document in self.corpus.documents():
+            value = _hash(document)
+            lowest, highest = min(lowest, value), max(highest, value)
+            if lowest < threshold <= highest:
+                return threshold
+        if highest < 0:
+            raise UserError(f"the corpus {self.corpus} holds no text; give one that does")
+        if lowest == highest:
+            return None
+        return lowest + 1 if lowest >= threshold else highest
+
+
+def _hash(document: str) -> int:
+    return int.from_bytes(hashlib.sha256(document.encode("utf-8")).digest()[:8], "big")
+
+
+def _cut(document: str, fraction: float) -> tuple[str, str]:
+    """Head and tail of a document; the tail is at least `fraction` of it, and as little more as can be."""
+    length = len(document.rstrip())
+    target = min(round(length * (1 - fraction)), length - 1)
+    blank_line = document.rfind("\n\n", max(round(length * (1 - 2 * fraction)), 1), target + 1)
+    space = max(document.rfind(character, 1, target + 1) for character in " \n\t")
+    cut = blank_line if blank_line > 0 else space
+    if cut < 1 or document[:cut].isspace():
+        raise UserError(
+            "the corpus is one document, and it has no white space at which a tail could be split off for "
+            "validation; give a second file, or one with validation=GLOB"
+        )
+    return document[:cut], document[cut:]

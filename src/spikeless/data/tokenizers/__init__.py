@@ -1,0 +1,83 @@
+"""Tokenizers: how text becomes token ids. One kind per file; the file's name is its name in a spec."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from spikeless.data.spec import parse_spec
+from spikeless.data.tokenizers._fast import load_fast_tokenizer
+
+__all__ = ["Tokenizer", "TokenizerRecipe", "load_tokenizer", "parse_tokenizer"]
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back, without loss: `decode(encode(text)) == text`."""
+
+    @property
+    def spec(self) -> str:
+        """The spec that it was made from, such as `bpe:2048`."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are [tokens]."""
+        ...
+
+    @property
+    def end_of_text(self) -> int:
+        """The id that ends every document; no text encodes to it."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, with no end-of-text id added."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of several texts."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of some ids; bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write it into a folder as JSON, for `load_tokenizer` and for Hugging Face's `AutoTokenizer`."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Identify it: two tokenizers with one fingerprint give the same ids."""
+        ...
+
+
+class TokenizerRecipe(Protocol):
+    """What a tokenizer spec says; a frozen dataclass whose first field takes the REST of the spec."""
+
+    usage: ClassVar[str]
+    """How its spec is written."""
+
+    def build(self, documents: Callable[[], Iterator[str]], identity: str) -> Tokenizer:
+        """The tokenizer itself.
+
+        Args:
+            documents: streams the training documents, for a tokenizer that learns from them.
+            identity: identifies these documents' content.
+        """
+        ...
+
+
+def parse_tokenizer(spec: str) -> TokenizerRecipe:
+    """The recipe that a spec `NAME[:REST][,key=value]…` names, such as `bpe:2048` or `bytes`.
+
+    Raises:
+        UserError: not of this form, an unknown name or key, or a value of the wrong type or size.
+    """
+    return parse_spec(spec, room="data.tokenizers", what="tokenizer")
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read back a saved tokenizer: its folder or its `tokenizer.json`. Only JSON is read.
+
+    Raises:
+        UserError: missing, damaged, or without an end-of-text token.
+    """
+    return load_fast_tokenizer(path)

@@ -1,0 +1,95 @@
+"""The implementation that our tokenizers share: a `tokenizer.json` of Hugging Face `tokenizers`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+
+from spikeless.errors import UserError
+from spikeless.files import content_hash, read_json, write_json, write_text
+
+__all__ = ["END_OF_TEXT", "FastTokenizer", "load_fast_tokenizer"]
+
+END_OF_TEXT = "<|endoftext|>"
+DEFINITION = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+"""Beside the definition; Hugging Face's name, so that `AutoTokenizer` reads the folder too."""
+
+
+class FastTokenizer:
+    """A tokenizer given by the text of its `tokenizer.json`; see the protocol `Tokenizer`.
+
+    It keeps that text, so its fingerprint survives saving and loading under any version of the library.
+
+    Raises:
+        UserError: not a tokenizer definition, or the end-of-text token is not in its vocabulary.
+    """
+
+    def __init__(self, definition: str, spec: str, end_of_text: str = END_OF_TEXT):
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # the library raises nothing narrower
+            raise UserError(f"the tokenizer {spec} is not a tokenizer definition that can be read: {error}") from None
+        self._tokenizer.encode_special_tokens = True  # "<|endoftext|>" in a document is text like any other
+        self._definition, self._end_of_text = definition, end_of_text
+        self.spec = spec
+        self.vocab_size: int = self._tokenizer.get_vocab_size()
+        end = self._tokenizer.token_to_id(end_of_text)
+        if end is None:
+            raise UserError(f"the tokenizer {spec} has no end-of-text token {end_of_text!r}")
+        self.end_of_text: int = end
+
+    def __repr__(self) -> str:
+        return f"FastTokenizer({self.spec!r}, vocab_size={self.vocab_size})"
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, with no end-of-text id added."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of several texts."""
+        return [each.ids for each in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of some ids; bytes that are not UTF-8 become U+FFFD."""
+        return self._tokenizer.decode([int(each) for each in ids], skip_special_tokens=False)
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json` into a folder.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": self._end_of_text,
+            "clean_up_tokenization_spaces": False,
+            "spikeless": {"spec": self.spec, "fingerprint": self.fingerprint()},
+        }
+        write_text(folder / DEFINITION, self._definition)
+        write_json(folder / CONFIG, config)
+
+    def fingerprint(self) -> str:
+        """Identify it: the hash of its definition."""
+        return content_hash(self._definition, self._end_of_text)
+
+
+def load_fast_tokenizer(path: Path) -> FastTokenizer:
+    """Read back what `FastTokenizer.save` wrote, from the folder or its `tokenizer.json`.
+
+    Raises:
+        UserError: missing, damaged, or without an end-of-text token.
+    """
+    path = path / DEFINITION if path.is_dir() else path
+    try:
+        definition = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the tokenizer {path}: {error}; name a folder with a {DEFINITION}") from None
+    config = read_json(path.with_name(CONFIG)) if path.with_name(CONFIG).exists() else {}
+    ours = config.get("spikeless", {}) if isinstance(config, dict) else None
+    if not isinstance(ours, dict):
+        raise UserError(f"{path.with_name(CONFIG)} is damaged: it is not a tokenizer configuration")
+    tokenizer = FastTokenizer(definition, ours.get("spec", str(path)), config.get("eos_token") or END_OF_TEXT)
+    if ours.get("fingerprint", tokenizer.fingerprint()) != tokenizer.fingerprint():
+        raise UserError(f"{path} is damaged: it is not the tokenizer that {CONFIG} beside it was saved with")
+    return tokenizer

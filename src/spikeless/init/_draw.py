@@ -1,0 +1,94 @@
+"""Resolve the initialisation once, at build, and draw each parameter from a generator of its own."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from spikeless.config import slot
+from spikeless.init.normal import NormalInit
+from spikeless.roles import Role, role_of
+
+__all__ = ["InitConfig", "Scheme", "StdTarget", "TargetStd", "initialise"]
+
+
+class Scheme(Protocol):
+    """A family's rule for the standard deviation of every matrix."""
+
+    def std(self, role: Role, d_out: int, d_in: int, *, width: int, num_layers: int) -> float:
+        """Standard deviation of the entries of a matrix [d_out, d_in] with this role."""
+        ...
+
+
+class StdTarget(Protocol):
+    """A technique's wish for one role, resolved against what the scheme would have given."""
+
+    def resolve(self, scheme_std: float, d_out: int, d_in: int) -> float:
+        """Standard deviation of the entries of a matrix [d_out, d_in]."""
+        ...
+
+
+Target = float | StdTarget | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetStd:
+    """Standard deviations that techniques ask for, by role; None leaves the role to the scheme."""
+
+    token_embedding: Target = None
+    position_embedding: Target = None
+    query: Target = None
+    key: Target = None
+    value: Target = None
+    attention_out: Target = None
+    ffn_up: Target = None
+    ffn_gate: Target = None
+    ffn_down: Target = None
+    head: Target = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitConfig:
+    """The scheme, and what techniques ask for on top of it."""
+
+    scheme: Scheme = slot(NormalInit(), room="init")
+    target_std: TargetStd = TargetStd()
+
+    def std(self, role: Role, d_out: int, d_in: int, *, width: int, num_layers: int) -> float:
+        """The resolved standard deviation of a matrix [d_out, d_in] with this role."""
+        scheme_std = self.scheme.std(role, d_out, d_in, width=width, num_layers=num_layers)
+        target = getattr(self.target_std, role.value)
+        if target is None:
+            return scheme_std
+        return float(target) if isinstance(target, int | float) else target.resolve(scheme_std, d_out, d_in)
+
+
+def initialise(model: torch.nn.Module, init: InitConfig, seed: int, *, width: int, num_layers: int) -> None:
+    """Draw all parameters in place: matrices N(0, std^2), norm weights one, biases zero.
+
+    Each parameter has a generator seeded by (seed, name): models that share a parameter share its draw,
+    and the weights do not depend on the order of construction or on the number of processes.
+    """
+    stds: dict[str, float] = {}
+    for prefix, module in model.named_modules():
+        if hasattr(module, "stds"):  # a projection made of several tensors: see nn.projection
+            role = role_of(f"{prefix}.weight")
+            dense = init.std(role, module.d_out, module.d_in, width=width, num_layers=num_layers)
+            stds |= {f"{prefix}.{name}": std for name, std in module.stds(dense).items()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            role = role_of(name)
+            if not role.is_matrix:
+                parameter.fill_(1.0 if role is Role.NORM and name.endswith("weight") else 0.0)
+                continue
+            if name not in stds:
+                d_out, d_in = parameter.shape
+                stds[name] = init.std(role, d_out, d_in, width=width, num_layers=num_layers)
+            draw = torch.randn(parameter.shape, generator=_generator(seed, name), dtype=torch.float32)
+            parameter.copy_(draw.mul_(stds[name]))
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))

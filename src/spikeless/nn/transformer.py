@@ -1,0 +1,119 @@
+"""A causal language model assembled from the parts in its slots."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikeless.config import slot
+from spikeless.errors import UserError
+from spikeless.nn.attention import Attention, Cache, SelfAttention
+from spikeless.nn.embedding import Embedding, TokenEmbedding
+from spikeless.nn.ffn import MLP, FeedForward
+from spikeless.nn.norm import LayerNorm, Norm
+from spikeless.nn.positions import Learned, Positions
+from spikeless.nn.residual import PreNorm, Residual
+from spikeless.shapes import Hidden, Logits, Tokens
+
+__all__ = ["ModelConfig", "Transformer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes and parts of a model.
+
+    Attributes:
+        family: the file in `models/` that knows its Hugging Face form.
+        vocab_size: rows of the embedding [tokens]; None means the tokenizer's.
+        num_kv_heads: key/value heads (grouped-query attention); None means num_heads.
+        context_length: longest sequence [tokens].
+        tied: the head shares the embedding's weights.
+    """
+
+    family: str
+    vocab_size: int | None = None
+    num_layers: int
+    width: int
+    num_heads: int
+    num_kv_heads: int | None = None
+    context_length: int = 1024
+    tied: bool = True
+    embedding: Embedding = slot(TokenEmbedding(), room="nn.embedding")
+    positions: Positions = slot(Learned(), room="nn.positions")
+    norm: Norm = slot(LayerNorm(), room="nn.norm")
+    attention: Attention = slot(SelfAttention(), room="nn.attention")
+    ffn: FeedForward = slot(MLP(), room="nn.ffn")
+    residual: Residual = slot(PreNorm(), room="nn.residual")
+
+    def check(self) -> None:
+        """Refuse sizes that make no model.
+
+        Raises:
+            UserError: what is wrong and what would be right.
+        """
+        for name in ("vocab_size", "num_layers", "width", "num_heads", "num_kv_heads", "context_length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"model.{name}={value} is out of range; use a whole number from 1")
+        if self.width % self.num_heads:
+            divisors = [n for n in range(1, self.width + 1) if self.width % n == 0]
+            near = sorted(divisors, key=lambda n: abs(n - self.num_heads))[:3]
+            raise UserError(
+                f"model.width={self.width} is not divisible by model.num_heads={self.num_heads}; "
+                f"with this width use num_heads of {', '.join(map(str, sorted(near)))}"
+            )
+        if self.num_heads % self.kv_heads:
+            raise UserError(f"model.num_heads={self.num_heads} is not divisible by num_kv_heads={self.kv_heads}")
+        if isinstance(self.positions, Learned) is False and (self.width // self.num_heads) % 2:
+            raise UserError(f"rotary positions need an even head width, not {self.width // self.num_heads}")
+
+    @property
+    def kv_heads(self) -> int:
+        """Key/value heads."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+
+class Transformer(torch.nn.Module):
+    """Embedding, blocks, final norm, head. Parameters are drawn by `init.initialise`, not here."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        config.check()
+        if config.vocab_size is None:
+            raise UserError("model.vocab_size is not set; give a number or a tokenizer")
+        self.config = config
+        self.embedding = config.embedding.build(config.vocab_size, config.width)
+        self.positions = config.positions.build(config.context_length, config.width, config.width // config.num_heads)
+        self.blocks = torch.nn.ModuleList(
+            config.residual.build(
+                config.norm,
+                config.width,
+                config.attention.build(config.width, config.num_heads, config.kv_heads),
+                config.ffn.build(config.width),
+            )
+            for _ in range(config.num_layers)
+        )
+        self.final_norm = config.norm.build(config.width)
+        self.head = None if config.tied else torch.nn.Linear(config.width, config.vocab_size, bias=False)
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The matrix [V, D] that turns hidden vectors into logits."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def hidden(self, tokens: Tokens, caches: Sequence[Cache] | None = None) -> Hidden:
+        """The vectors after the final norm; with `caches` (one a layer), of new tokens that continue them."""
+        past = caches[0].length if caches else 0
+        positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)
+        x, vectors = self.embedding(tokens), self.positions.vectors(positions)
+        if vectors is not None:
+            x = x + vectors
+        rotation = self.positions.rotation(positions)
+        for index, block in enumerate(self.blocks):
+            x = block(x, rotation, caches[index] if caches else None)
+        return self.final_norm(x)
+
+    def forward(self, tokens: Tokens, caches: Sequence[Cache] | None = None) -> Logits:
+        """Next-token logits at every position."""
+        return torch.nn.functional.linear(self.hidden(tokens, caches), self.output_weight)

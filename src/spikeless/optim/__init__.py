@@ -1,0 +1,1 @@
+"""Optimizers, weight-decay groups, learning-rate schedules and gradient transforms."""

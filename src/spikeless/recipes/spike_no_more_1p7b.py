@@ -1,0 +1,25 @@
+"""The 1.7B shape of Spike No More (arXiv 2312.16903), from its Vanilla initialisation."""
+
+from spikeless.init import InitConfig
+from spikeless.init.small import SmallInit
+from spikeless.models.gpt2 import GPT2
+from spikeless.optim.adamw import AdamW
+from spikeless.optim.schedules.cosine import Cosine
+from spikeless.run import CheckpointConfig, DataConfig, EvaluationConfig, RunConfig
+
+__all__ = ["spike_no_more_1p7b"]
+
+
+def spike_no_more_1p7b() -> RunConfig:
+    """The 1.7B shape of Spike No More (arXiv 2312.16903), from its Vanilla initialisation."""
+    return RunConfig(
+        recipe="spike_no_more_1p7b",
+        steps=36000,
+        model=GPT2.config(num_layers=24, width=2304, num_heads=24, vocab_size=50257, context_length=2048),
+        init=InitConfig(scheme=SmallInit()),
+        data=DataConfig(tokenizer="bpe:50257", batch_size=512, sequence_length=2048, micro_batches=64),
+        optim=AdamW(lr=5e-4, beta2=0.999),
+        schedule=Cosine(warmup_steps=2000),
+        checkpoint=CheckpointConfig(every=1000),
+        evaluation=EvaluationConfig(every=500),
+    )

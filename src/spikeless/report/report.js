@@ -1,0 +1,75 @@
+"use strict";
+// Draws the figures in the page's colours and redraws them when the scheme changes, an arm is hidden or the page is printed.
+
+const figures = JSON.parse(document.getElementById("figures").textContent);
+const plots = [...document.querySelectorAll(".plot")];
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const hidden = new Set();
+
+const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+function axis(given) {
+  const line = { gridcolor: color("grid"), linecolor: color("axis"), tickcolor: color("axis"), showline: true, ticks: "outside" };
+  return { ...given, ...line, ticklen: 4, tickfont: { size: 12 }, title: { ...given.title, standoff: 8, font: { size: 13 } } };
+}
+
+function layout(given) {
+  return {
+    ...given,
+    autosize: true,
+    paper_bgcolor: color("ground"),
+    plot_bgcolor: color("ground"),
+    font: { family: getComputedStyle(document.body).fontFamily, color: color("ink") },
+    hoverlabel: { bgcolor: color("raised"), bordercolor: color("axis"), font: { size: 12, color: color("ink") } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: color("axis"), activecolor: color("ink") },
+    xaxis: {
+      ...axis(given.xaxis),
+      spikecolor: color("axis"),
+      spikethickness: 1,
+      spikedash: "dot",
+      unifiedhovertitle: { text: "step %{x:,d}" },
+    },
+    yaxis: axis(given.yaxis),
+  };
+}
+
+function trace(given) {
+  const own = color(`arm-${given.meta.color}`);
+  return {
+    ...given,
+    visible: !hidden.has(given.meta.arm),
+    line: { ...given.line, color: own },
+    marker: { ...given.marker, color: own },
+    textfont: { size: 12, color: own },
+  };
+}
+
+function draw() {
+  for (const plot of plots) {
+    const figure = figures[plot.dataset.figure];
+    Plotly.react(plot, figure.data.map(trace), layout(figure.layout), {
+      displaylogo: false,
+      responsive: true,
+      modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
+    });
+  }
+}
+
+for (const button of document.querySelectorAll(".legend button")) {
+  button.addEventListener("click", () => {
+    const arm = Number(button.dataset.arm);
+    if (!hidden.delete(arm)) hidden.add(arm);
+    button.setAttribute("aria-pressed", String(!hidden.has(arm)));
+    draw();
+  });
+}
+
+function print(on) {
+  document.documentElement.classList.toggle("printing", on);
+  draw();
+}
+
+dark.addEventListener("change", draw);
+addEventListener("beforeprint", () => print(true));
+addEventListener("afterprint", () => print(false));
+draw();

@@ -1,0 +1,28 @@
+"""Embed LN: the family's own norm on the token embeddings.
+
+Acts on:    embedding
+Prevents:   gradient growth through the first norms: the shortcut has standard deviation one
+Watch:      tev/effective_mean, grad_norm
+Cost:       one norm per token; a learnable gain
+Conflicts:  scaled_embed, embed_std_one
+Reference:  Takase et al., arXiv 2312.16903, section 4; BLOOM (Le Scao et al. 2022)
+
+Our definition: LayerNorm for gpt2, RMSNorm for llama, learnable gain, on the token embedding before
+positions. Never insert it into a model that was trained without it.
+"""
+
+from dataclasses import dataclass
+
+from spikeless.config import replace_at
+from spikeless.run import RunConfig
+
+__all__ = ["EmbedNorm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedNorm:
+    """norm(e) before positions are added."""
+
+    def __call__(self, run: RunConfig) -> RunConfig:
+        """The run with the technique applied."""
+        return replace_at(run, {"model.embedding.norm": run.model.norm})
