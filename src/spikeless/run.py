@@ -102,7 +102,7 @@ class MetricsConfig:
     """
 
     every: int = 10
-    diagnostics: tuple[str, ...] = ("tev", "gradient_variance")
+    diagnostics: tuple[str, ...] = ("tev", "gradient_variance_free")
     loggers: tuple[str, ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:

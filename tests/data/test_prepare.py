@@ -5,7 +5,6 @@ import textwrap
 import pytest
 
 from spikeless.data import Sampler, prepare
-from spikeless.data import prepare as _prepare  # noqa: F401
 from spikeless.data.corpora.text import Text
 from spikeless.errors import SpikelessWarning, UserError
 
@@ -79,7 +78,7 @@ def test_damaged_shards_are_made_anew_loudly(notes, cache, damage):
     path.unlink()
     if damage:
         path.write_bytes(damage(raw))
-    with pytest.warns(SpikelessWarning, match="damaged cache.*train-00000.bin"):
+    with pytest.warns(SpikelessWarning, match=r"damaged cache.*train-00000.bin"):
         second = prepare(SPEC, "bytes")
     assert ids(second.train) == before
     assert path.read_bytes() == raw
@@ -88,7 +87,7 @@ def test_damaged_shards_are_made_anew_loudly(notes, cache, damage):
 
 def test_a_failure_leaves_nothing_in_the_cache(notes, cache):
     (notes / "99.txt").write_bytes(b"\xff")
-    with pytest.raises(UserError, match="99.txt: invalid UTF-8 at byte 0"):
+    with pytest.raises(UserError, match=r"99.txt: invalid UTF-8 at byte 0"):
         prepare(SPEC, "bytes")
     assert [path.name for path in cache.rglob("*") if path.is_file()] == [".lock"]
     assert not list(cache.rglob("*content*"))
@@ -137,7 +136,7 @@ def test_from_a_spec_to_a_batch():
     inputs, targets = Sampler(prepared.train, sequence_length=16, seed=0).batch(step=0, batch_size=4)
     assert inputs.shape == targets.shape == (4, 16)
     assert int(targets.max()) < prepared.tokenizer.vocab_size
-    assert prepared.tokenizer.decode(prepared.validation.read(0, 50).tolist()).isprintable() is not None
+    assert len(prepared.tokenizer.decode(prepared.validation.read(0, 50).tolist())) >= 50
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ def test_long_docstrings_in_the_order_of_position(package):
         class A:
             """CLASS {LONG}
 
+            flush
                 indented
             """
             def f(self):
@@ -56,7 +57,7 @@ def test_long_docstrings_in_the_order_of_position(package):
     documents = list(parse_corpus("pydocs:sample").documents())
     assert [document.split()[0] for document in documents] == ["MODULE", "CLASS", "METHOD", "BRANCH"]
     assert documents[1] == inspect.cleandoc(documents[1])
-    assert documents[1].endswith("\n\n    indented")
+    assert documents[1].endswith("\n\nflush\n    indented")
 
 
 def test_files_in_the_order_of_their_paths_and_no_document_twice(package):
@@ -105,20 +106,17 @@ def test_a_single_module_and_a_package_of_the_standard_library():
     assert min(map(len, documents)) >= _docstrings.MIN_CHARACTERS
 
 
-def test_the_default_is_megabytes_of_documentation_and_imports_none_of_it():
-    """The default's numpy share alone, to be quick; in a fresh process, to see what is imported."""
+def test_numpy_alone_is_a_megabyte_of_documentation_and_nothing_is_imported():
+    """In a fresh process, to see what is imported: `antigravity` would open a browser."""
     code = """
         import sys
         from spikeless.data.corpora.pydocs import PyDocs
-        before = set(sys.modules)
         documents = list(PyDocs(packages="numpy+antigravity").documents())
         print(len(documents), sum(map(len, documents)), len(set(documents)), "antigravity" in sys.modules)
-        print(sorted(name for name in set(sys.modules) - before if name.startswith(("numpy", "torch"))))
     """
     run = [sys.executable, "-c", textwrap.dedent(code)]
-    lines = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
-    count, size, distinct, imported = lines[0].split()
+    output = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    count, size, distinct, imported = output.split()
     assert int(count) == int(distinct) > 1000
     assert int(size) > 1_000_000
     assert imported == "False"
-    assert lines[1] == "[]"

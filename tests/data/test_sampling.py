@@ -95,10 +95,7 @@ def test_samples_depend_on_seed_and_step_and_on_nothing_before():
 
 def test_samples_are_pinned():
     """A change of the sampling would silently change every resumed run."""
-    assert sampler().windows(10, 12).tolist() == PINNED
-
-
-PINNED = []
+    assert sampler().windows(10, 12).tolist() == [55, 59, 85, 71, 55, 123, 75, 19, 59, 71, 41, 15]
 
 
 def test_a_batch_may_be_larger_than_an_epoch():
@@ -125,9 +122,9 @@ def test_too_few_tokens_are_refused_with_what_would_fit():
     assert sampler(count=T, sequence_length=7).num_windows == 1
     with pytest.raises(UserError, match="8 validation tokens"):
         validation_batches(tokens(T), T, batch_size=1)
-    with pytest.raises(UserError, match="1 training tokens.*; give more text|give more text"):
+    with pytest.raises(UserError, match=r"there are 1 training tokens, .* takes; give more text"):
         sampler(count=1)
-    with pytest.raises(UserError, match="5 validation tokens were asked for.*sequence_length = 8"):
+    with pytest.raises(UserError, match=r"5 validation tokens were asked for.*sequence_length = 8"):
         validation_batches(tokens(100), T, batch_size=1, max_tokens=5)
     with pytest.raises(UserError, match="sequence_length is 0"):
         sampler(sequence_length=0)

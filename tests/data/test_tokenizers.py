@@ -83,20 +83,27 @@ def test_bpe_is_cached_by_size_and_content():
     assert build("bpe:300", [text.upper() for text in LESSON], "upper").fingerprint() != first.fingerprint()
 
 
-@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
-@pytest.mark.parametrize("damage", [lambda text: text[:-9], lambda text: text.replace("300", "301"), None])
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("tokenizer.json", lambda text: text[:-9]),
+        ("tokenizer.json", lambda text: text + " "),
+        ("tokenizer_config.json", lambda text: text[:-9]),
+        ("tokenizer_config.json", lambda text: text.replace("bpe:300", "bpe:301")),
+        ("tokenizer_config.json", None),
+    ],
+)
 def test_a_damaged_cache_is_made_anew(cache, file, damage):
     first = build("bpe:300")
     (path,) = cache.glob(f"tokenizers/*/content/{file}")
-    text = path.read_text(encoding="utf-8")
-    if damage is None:
-        path.unlink()
-    elif (damaged := damage(text)) != text:
-        path.write_text(damaged, encoding="utf-8")
+    before = path.read_text(encoding="utf-8")
+    if damage:
+        path.write_text(damage(before), encoding="utf-8")
     else:
-        path.write_text(text + " ", encoding="utf-8")
-    with pytest.warns(SpikelessWarning, match="damaged cache") if file == "tokenizer.json" or damage != 0 else ():
+        path.unlink()
+    with pytest.warns(SpikelessWarning, match="damaged cache"):
         assert build("bpe:300").fingerprint() == first.fingerprint()
+    assert path.read_text(encoding="utf-8") == before
 
 
 def test_too_little_text_for_the_vocabulary_is_refused_with_the_size_that_fits(cache):
@@ -124,7 +131,7 @@ def test_damaged_and_missing_files_are_refused(tmp_path, tokenizer):
     definition["added_tokens"] = []
     definition["model"]["vocab"].pop("<|endoftext|>", None)
     path.write_text(json.dumps(definition), encoding="utf-8")
-    with pytest.raises(UserError, match=r"has no end-of-text token '<|endoftext|>'|cannot be read"):
+    with pytest.raises(UserError, match=r"has no end-of-text token"):
         load_tokenizer(path)
     path.write_bytes(b"\x80\x04N.")  # a pickle
     with pytest.raises(UserError, match="cannot read the tokenizer"):

@@ -1,0 +1,6 @@
+"""spikeless: language-model pre-training that does not blow up."""
+
+from spikeless.errors import UnhealthyRun as UnhealthyRun
+from spikeless.errors import UserError as UserError
+from spikeless.run import RunConfig as RunConfig
+from spikeless.training.loop import train as train

@@ -1,0 +1,49 @@
+"""Diagnostics: one quantity per file, each a pure function of a snapshot that returns device scalars.
+
+They know neither our models nor our loop, so they serve any `nn.Module` and any training loop. Nothing here
+waits for the device: no `.item()`, no collective.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+from torch.nn import Parameter
+
+__all__ = ["Diagnostic", "Snapshot"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """What a diagnostic may look at, after an optimizer step.
+
+    Attributes:
+        embedding: the input embedding's table [V, D].
+        transform: what a row goes through on its way into the residual stream: a multiplier or a function.
+        positions: vectors added to it [T, D], if any.
+        parameters: all parameters by name.
+        moments: Adam's state of each parameter, by name: `exp_avg`, `exp_avg_sq`, `step`.
+        betas: Adam's decay rates.
+        group_of: the group under which a parameter is reported, from its name.
+        micro_batches: closures, each the loss of one of M equal parts of the step's batch.
+        at_start: this run's readings before its first step.
+    """
+
+    embedding: Tensor
+    transform: float | Callable[[Tensor], Tensor] = 1.0
+    positions: Tensor | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    moments: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    betas: tuple[float, float] = (0.9, 0.999)
+    group_of: Callable[[str], str] = str
+    micro_batches: Sequence[Callable[[], Tensor]] = ()
+    at_start: Mapping[str, float] = field(default_factory=dict)
+
+
+class Diagnostic(Protocol):
+    """A function of a snapshot."""
+
+    def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        """Readings by key, scalars on the device."""
+        ...

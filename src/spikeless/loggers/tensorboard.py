@@ -1,0 +1,31 @@
+"""TensorBoard event files."""
+
+from pathlib import Path
+
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from spikeless.loggers import Row
+
+__all__ = ["TensorBoard"]
+
+
+class TensorBoard:
+    """Writes every number of a row as a scalar, below `tensorboard/`."""
+
+    def __init__(self, folder: Path, last_step: int) -> None:
+        """Open; TensorBoard is told to forget what stands after `last_step`."""
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=last_step + 1 if last_step >= 0 else None)
+
+    def log(self, row: Row) -> None:
+        """Add a row."""
+        for key, value in row.items():
+            if key != "step":
+                self._writer.add_scalar(key, value, int(row["step"]))
+
+    def flush(self) -> None:
+        """Bring the events to the disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()

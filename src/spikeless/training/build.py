@@ -1,0 +1,43 @@
+"""From a run's description to the things that compute it."""
+
+from dataclasses import replace
+
+import torch
+
+from spikeless.data import Tokenizer
+from spikeless.errors import UserError
+from spikeless.init import initialise
+from spikeless.nn.transformer import Transformer
+from spikeless.run import RunConfig
+
+__all__ = ["build_model", "fill_vocabulary"]
+
+
+def build_model(run: RunConfig, device: torch.device | str) -> Transformer:
+    """The run's model with its initial weights, in fp32; on the device "meta" it has shapes only.
+
+    Raises:
+        UserError: sizes that make no model.
+    """
+    with torch.device("meta"):
+        model = Transformer(run.model)
+    if torch.device(device).type != "meta":
+        model.to_empty(device=device)
+        initialise(model, run.init, run.seed, width=run.model.width, num_layers=run.model.num_layers)
+    return model
+
+
+def fill_vocabulary(run: RunConfig, tokenizer: Tokenizer) -> RunConfig:
+    """The run with its vocabulary size resolved.
+
+    Raises:
+        UserError: the model has fewer rows than the tokenizer has tokens.
+    """
+    if run.model.vocab_size is None:
+        return replace(run, model=replace(run.model, vocab_size=tokenizer.vocab_size))
+    if run.model.vocab_size < tokenizer.vocab_size:
+        raise UserError(
+            f"the tokenizer {tokenizer.spec} has {tokenizer.vocab_size} tokens, the model only "
+            f"model.vocab_size={run.model.vocab_size}; give a smaller tokenizer or --set model.vocab_size=none"
+        )
+    return run

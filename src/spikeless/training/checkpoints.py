@@ -1,0 +1,139 @@
+"""Checkpoints: written aside, flushed, published by rename, and hashed, so that a broken one is never used.
+
+A checkpoint is a folder `step-00000100` with `model.safetensors`, `training.safetensors`, `state.json` and
+`manifest.json`, which holds the SHA-256 of the others. Nothing in it is ever unpickled.
+"""
+
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from spikeless.errors import SpikelessWarning, UserError
+from spikeless.files import aside, read_json, sha256, write_json, write_text
+
+__all__ = ["Checkpoint", "Checkpoints", "CorruptCheckpoint", "read_checkpoint"]
+
+PARTS = ("model.safetensors", "training.safetensors", "state.json")
+
+
+class CorruptCheckpoint(UserError):
+    """A checkpoint with a missing or altered file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a resume needs.
+
+    Attributes:
+        step: optimizer steps done.
+        model: tensors by parameter name.
+        training: tensors of the optimizer ("optimizer/PARAMETER/KEY") and of random generators ("rng/DEVICE").
+        state: whatever else, JSON.
+    """
+
+    step: int
+    model: dict[str, Tensor]
+    training: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run folder."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.folder = run_folder / "checkpoints"
+
+    def steps(self) -> list[int]:
+        """Steps of the published checkpoints, ascending."""
+        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-[0-9]*"))
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step is published."""
+        return self.folder / f"step-{step:08d}"
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Publish a checkpoint, then let `latest` name it.
+
+        Raises:
+            UserError: full disk or unwritable folder; earlier checkpoints are untouched.
+        """
+        final = self.path(checkpoint.step)
+        try:
+            with aside(final) as folder:
+                save_file(checkpoint.model, folder / PARTS[0])
+                save_file(checkpoint.training, folder / PARTS[1])
+                write_json(folder / PARTS[2], {"step": checkpoint.step, **checkpoint.state})
+                write_json(folder / "manifest.json", {"sha256": {name: sha256(folder / name) for name in PARTS}})
+        except SafetensorError as error:
+            raise UserError(f"cannot write {final}: {error}") from error
+        write_text(self.folder / "latest", final.name + "\n")
+
+    def newest(self) -> Checkpoint | None:
+        """The newest whole checkpoint, or None if there is none yet; broken ones are passed over.
+
+        Raises:
+            UserError: there are checkpoints, and none of them is whole.
+
+        Warns:
+            SpikelessWarning: for every broken one.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return read_checkpoint(self.path(step))
+            except CorruptCheckpoint as error:
+                older = "using the one before it" if step != steps[0] else "and there is none before it"
+                warnings.warn(f"{error}; {older}", SpikelessWarning, stacklevel=2)
+        if steps:
+            raise UserError(f"none of the {len(steps)} checkpoints in {self.folder} is whole; start again elsewhere")
+        return None
+
+    def discard_after(self, step: int) -> None:
+        """Remove checkpoints beyond a step: broken ones that a resume has passed over."""
+        for each in self.steps():
+            if each > step:
+                shutil.rmtree(self.path(each))
+
+    def prune(self, keep_last: int, keep_best: int) -> None:
+        """Remove all but the newest and the best by validation loss, and what crashes left behind."""
+        steps = self.steps()
+        losses = {step: loss for step in steps if (loss := self._val_loss(step)) is not None}
+        best = sorted(losses, key=lambda step: (losses[step], step))[:keep_best]
+        for step in steps:
+            if step not in steps[-keep_last:] and step not in best:
+                shutil.rmtree(self.path(step))
+        for left in self.folder.glob(".step-*.tmp"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def _val_loss(self, step: int) -> float | None:
+        return read_json(self.path(step) / "state.json").get("val_loss")
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read one checkpoint, its hashes checked first.
+
+    Raises:
+        CorruptCheckpoint: a file is missing or is not what was written.
+    """
+    try:
+        recorded = read_json(folder / "manifest.json")["sha256"]
+        for name in PARTS:
+            if sha256(folder / name) != recorded[name]:
+                raise CorruptCheckpoint(f"{folder / name} is corrupted: its hash is not the one recorded")
+        state = read_json(folder / "state.json")
+        return Checkpoint(
+            step=state.pop("step"),
+            model=load_file(folder / PARTS[0]),
+            training=load_file(folder / PARTS[1]),
+            state=state,
+        )
+    except CorruptCheckpoint:
+        raise
+    except (OSError, UserError, KeyError, TypeError, SafetensorError) as error:
+        raise CorruptCheckpoint(f"{folder} is incomplete: {error}") from None

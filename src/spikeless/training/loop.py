@@ -1,0 +1,212 @@
+"""The training loop."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spikeless.config import find
+from spikeless.data import PreparedData, Sampler, load_tokenizer, prepare, validation_batches
+from spikeless.errors import UnhealthyRun, UserError
+from spikeless.files import locked, read_json
+from spikeless.loggers import Logger
+from spikeless.loggers.jsonl import JSONLines
+from spikeless.report import RunRecord, read_run, write_report
+from spikeless.run import RunConfig
+from spikeless.stats import global_norm
+from spikeless.training.build import build_model, fill_vocabulary
+from spikeless.training.checkpoints import Checkpoints
+from spikeless.training.environment import describe_environment, peak_flops, resolve_device
+from spikeless.training.estimate import flops_per_token
+from spikeless.training.interrupt import Interrupt
+from spikeless.training.journal import Journal, read_row
+from spikeless.training.objective import Objective, choose_precision, evaluate
+from spikeless.training.run_folder import RunFolder, label_of
+from spikeless.training.state import TrainState
+
+__all__ = ["train"]
+
+
+def train(run: RunConfig, folder: str | Path, *, resume: bool = False, loggers: Sequence[Logger] = ()) -> RunRecord:
+    """Train a run in a folder and return its record.
+
+    Interrupted by SIGTERM or Ctrl-C it saves a checkpoint and returns. With `resume` it goes on from the newest
+    whole checkpoint, bit-identical to a run that was never interrupted; `steps` may then be larger.
+
+    Args:
+        run: the whole run.
+        folder: where configuration, metrics, checkpoints and report go; locked meanwhile.
+        resume: go on with the run in `folder`, or begin if there is none.
+        loggers: besides those that the run names.
+
+    Raises:
+        UserError: wrong configuration or data, a folder in use or of another run, a full disk.
+        UnhealthyRun: the loss, a gradient or a parameter became non-finite; the last good checkpoint is kept.
+    """
+    run.check()
+    path = Path(folder)
+    with locked(path), _writing_to(path):
+        trainer = _Trainer(run, RunFolder(path), resume)
+        try:
+            trainer.train(loggers)
+        except UnhealthyRun:
+            trainer.report()
+            raise
+        return trainer.report()
+
+
+class _Trainer:
+    """One run in one folder: everything is built and restored here, and then only stepped."""
+
+    def __init__(self, run: RunConfig, folder: RunFolder, resume: bool) -> None:
+        device = resolve_device(run.device)
+        tokenizer = load_tokenizer(folder.path) if resume and folder.exists else run.data.tokenizer
+        self.data = prepare(run.data.spec, tokenizer, validation_fraction=run.data.validation_fraction)
+        self.run = run = fill_vocabulary(run, self.data.tokenizer)
+        folder.refuse_other_run(run, resume, self.data.data_hash)
+        self.sampler = Sampler(self.data.train, run.data.sequence_length, run.seed)
+        _validation(run, self.data)  # too short a corpus is said now
+        torch.manual_seed(run.seed)
+        model = build_model(run, device)
+        self.state = TrainState(model, run.optim.build(model.named_parameters()), device)
+        self.folder, self.checkpoints = folder, Checkpoints(folder.path)
+        saved = self.checkpoints.newest() if resume else None
+        if saved:
+            self.state.restore(saved)
+            self.checkpoints.discard_after(saved.step)
+        self.last_step = saved.step if saved else -1
+        environment = describe_environment(device) | self._choose_precision()
+        self.objective = Objective(model, run.loss, device, environment["precision"], run.compile)
+        self.diagnostics = [find("diagnostics", name) for name in run.metrics.diagnostics]
+        self.flops_per_token, self.peak = flops_per_token(model, run.data.sequence_length), peak_flops(device)
+        folder.begin(run, self.data, sum(p.numel() for p in model.parameters()), environment)
+
+    def train(self, loggers: Sequence[Logger]) -> None:
+        """Step to the end, or to an interruption."""
+        run, state, path = self.run, self.state, self.folder.path
+        own = [
+            JSONLines(path, self.last_step),
+            *(find("loggers", n)(path, self.last_step) for n in run.metrics.loggers),
+        ]
+        journal = Journal([*own, *loggers])
+        self.folder.set_status("running", state.step)
+        try:
+            with Interrupt() as interrupt:
+                if self.last_step < 0:
+                    self._read_start(journal)
+                for step in range(state.step + 1, run.steps + 1):
+                    journal.write(self._step(step))
+                    if interrupt.signal_name or step == run.steps or _due(step, run.checkpoint.every):
+                        self._save(journal)
+                    if interrupt.signal_name:
+                        break
+        except UnhealthyRun as error:
+            self.folder.set_status("unhealthy", state.step, str(error))
+            steps = self.checkpoints.steps()
+            kept = f"the last good checkpoint is {self.checkpoints.path(steps[-1])}" if steps else "none was saved yet"
+            raise UnhealthyRun(f"{path} stopped at {error}; {kept}") from None
+        finally:
+            journal.close()
+        interrupted = interrupt.signal_name and state.step < run.steps
+        self.folder.set_status("interrupted" if interrupted else "finished", state.step, interrupt.signal_name or "")
+
+    def report(self) -> RunRecord:
+        """Write the run's report and return its record."""
+        record = read_run(self.folder.path)
+        title = f"{self.run.recipe}: {label_of(self.run)}"
+        write_report([record], self.folder.path / "report.html", title=title)
+        return record
+
+    def _step(self, step: int) -> dict[str, float | Tensor]:
+        """Do the 1-based `step`; its row of numbers, some still on the device."""
+        run, state, optimizer = self.run, self.state, self.state.optimizer
+        started = time.perf_counter()
+        lr = run.optim.lr * run.schedule.factor(step - 1, run.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        loss = torch.zeros((), device=state.device)
+        for part in self._parts(step, run.data.micro_batches):
+            part_loss = self.objective(*part) / run.data.micro_batches
+            part_loss.backward()
+            loss += part_loss.detach()
+        gradients = [p.grad for p in state.parameters.values() if p.grad is not None]
+        grad_norm = global_norm(gradients)
+        for transform in run.gradients:
+            transform.apply(gradients, grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        state.step = step
+        tokens = run.data.batch_size * run.data.sequence_length
+        rate = tokens / (time.perf_counter() - started)
+        row: dict[str, float | Tensor] = {"step": step, "loss": loss, "lr": lr, "grad_norm": grad_norm}
+        row |= {"tokens": step * tokens, "tokens_per_second": rate}
+        row["epoch"] = self.sampler.epoch(step, run.data.batch_size)
+        if self.peak:
+            row["mfu"] = rate * self.flops_per_token / self.peak
+        if _due(step, run.metrics.every):
+            row |= self._readings(step)
+        if step == run.steps or _due(step, run.evaluation.every):
+            row["val_loss"] = state.val_loss = self._evaluate()
+        return row
+
+    def _parts(self, step: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batch of the 1-based `step` in equal parts."""
+        size = self.run.data.batch_size // count
+        for index in range(count):
+            yield self.sampler.batch(step - 1, self.run.data.batch_size, index * size, size)
+
+    def _readings(self, step: int) -> dict[str, Tensor]:
+        count = math.gcd(self.run.data.batch_size, max(4, self.run.data.micro_batches))
+        parts = tuple(lambda part=part: self.objective(*part) for part in self._parts(step, count))
+        snapshot = self.state.snapshot(self.run.data.sequence_length, parts)
+        return {key: value for diagnostic in self.diagnostics for key, value in diagnostic(snapshot).items()}
+
+    def _evaluate(self) -> float:
+        return evaluate(self.objective, _validation(self.run, self.data))
+
+    def _read_start(self, journal: Journal) -> None:
+        """Row 0: the untrained model; later readings refer to it."""
+        readings = read_row(self._readings(1)) if self.run.metrics.every else {}
+        self.state.at_start = readings
+        self.state.val_loss = self._evaluate()
+        journal.write({"step": 0, "tokens": 0, "val_loss": self.state.val_loss, **readings})
+
+    def _save(self, journal: Journal) -> None:
+        """Publish a checkpoint, unless something in it is not finite."""
+        journal.flush()
+        if not self.state.is_finite():
+            raise UnhealthyRun(f"step {self.state.step}: a parameter is not finite")
+        self.checkpoints.save(self.state.checkpoint())
+        self.checkpoints.prune(self.run.checkpoint.keep_last, self.run.checkpoint.keep_best)
+
+    def _choose_precision(self) -> dict[str, object]:
+        """The precision to use; a resumed run keeps the one that was measured when it began."""
+        stored = self.folder.path / "environment.json"
+        if self.last_step >= 0 and stored.exists():
+            before = read_json(stored)
+            return {"precision": before["precision"], "precision_seconds": before["precision_seconds"]}
+        part = next(self._parts(1, self.run.data.micro_batches))
+        state = self.state
+        precision, seconds = choose_precision(self.run.precision, state.model, self.run.loss, state.device, part)
+        return {"precision": precision, "precision_seconds": seconds}
+
+
+def _validation(run: RunConfig, data: PreparedData) -> Iterator[tuple[Tensor, Tensor]]:
+    size = run.data.batch_size // run.data.micro_batches
+    return validation_batches(data.validation, run.data.sequence_length, size, run.evaluation.tokens)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+@contextlib.contextmanager
+def _writing_to(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
