@@ -81,6 +81,8 @@ def find(room: str, name: str) -> Any:
 
 def _find_outside(name: str) -> Any:
     module_name, _, attribute = name.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise UserError(f"{name!r} names no module; write MODULE:NAME of an importable module")
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
@@ -164,9 +166,11 @@ def _parse_arguments(inside: str, text: str, what: str) -> dict[str, Any]:
     problem = UserError(f"cannot read the arguments in {text!r}; write argument=value with numbers, words or lists")
     try:
         call = ast.parse(f"f({inside})", mode="eval").body
-    except (SyntaxError, ValueError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         raise problem from None
     if not isinstance(call, ast.Call) or call.args or any(k.arg is None for k in call.keywords):
+        raise problem
+    if len({k.arg for k in call.keywords}) < len(call.keywords):
         raise problem
     return {str(k.arg): _literal(k.value, problem) for k in call.keywords}
 

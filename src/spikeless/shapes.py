@@ -1,7 +1,7 @@
 """The dimension legend, for names with shape suffixes (`scores_BHTT`) and for signatures.
 
 B batch [sequences] · T sequence [tokens] · D width · H query heads · G key/value heads (groups) · K head
-dimension · F feed-forward width · R rank · V vocabulary · L layers · N rows of any matrix of vectors.
+dimension · F feed-forward width · R rank · V vocabulary · L layers.
 
 The aliases are plain tensors at run time; the test suite turns them into jaxtyping checks.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Tokens = Int[Tensor, "B T"]
     Hidden = Float[Tensor, "B T D"]
     Logits = Float[Tensor, "B T V"]
-    Rows = Float[Tensor, "N D"]
+    Rows = Float[Tensor, "... D"]
 else:
     try:
         from jaxtyping import Float, Int
@@ -26,6 +26,6 @@ else:
         Tokens = Int[Tensor, "B T"]
         Hidden = Float[Tensor, "B T D"]
         Logits = Float[Tensor, "B T V"]
-        Rows = Float[Tensor, "N D"]
+        Rows = Float[Tensor, "... D"]
 
 __all__ = ["Hidden", "Logits", "Rows", "Tokens"]

@@ -6,6 +6,7 @@ import pytest
 
 from spikeless.data import Sampler, prepare
 from spikeless.data.corpora.text import Text
+from spikeless.data.tokenizers.bpe import Bpe
 from spikeless.errors import SpikelessWarning, UserError
 
 SPEC = "text:notes/*.txt"
@@ -33,6 +34,18 @@ def test_bpe_learns_from_the_training_documents_alone(tmp_path):
     tokenizer = prepare("text:a.txt,validation=b.txt", "bpe:262").tokenizer
     assert len(tokenizer.encode("xyxyxyxy")) == 8
     assert len(tokenizer.encode("abababab")) < 8
+
+
+def test_bpe_never_sees_the_documents_that_are_split_off(notes, monkeypatch):
+    seen, learn = [], Bpe._learn
+
+    def spy(self, documents):
+        seen.extend(documents)
+        return learn(self, iter(seen))
+
+    monkeypatch.setattr(Bpe, "_learn", spy)
+    prepared = prepare(SPEC, "bpe:300")
+    assert seen == texts(prepared, prepared.train)
 
 
 def test_the_second_time_is_read_from_the_cache(notes, monkeypatch):

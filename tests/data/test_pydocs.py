@@ -91,7 +91,7 @@ def test_a_damaged_extraction_is_made_anew(package, cache):
 
 
 def test_packages_without_sources_are_named(package):
-    for name in ("no_such_package", "sys", "os.path", ""):
+    for name in ("no_such_package", "sys", "os.path", "sample.inner", ""):  # a dotted name would import `sample`
         with pytest.raises(UserError, match=f"no Python sources of '{name}' were found.*text:GLOB"):
             parse_corpus(f"pydocs:stdlib+{name}" if name else "pydocs:json+").fingerprint()
     with pytest.raises(UserError, match="sample hold no long docstring"):

@@ -1,1 +1,38 @@
 """Recipes: functions that return a whole run, one file each. The folder is the registry."""
+
+from collections.abc import Sequence
+
+from spikeless import stabilizers
+from spikeless.config import find, get_at, paths, set_at
+from spikeless.errors import UserError
+from spikeless.run import RunConfig
+
+__all__ = ["compose"]
+
+
+def compose(recipe: str, techniques: Sequence[str] = (), assignments: Sequence[str] = ()) -> RunConfig:
+    """A recipe with `path=value` assignments and techniques, as the command line gives them.
+
+    Assignments come first, so that a technique sees the sizes that were asked for; those to a part that a
+    technique brings come after it.
+
+    Raises:
+        UserError: unknown recipe, technique or path, a wrong value, or two that set the same thing.
+    """
+    run = find("recipes", recipe)()
+    known = set(paths(run))
+    early = [each for each in assignments if each.partition("=")[0].strip() in known]
+    for assignment in early:
+        run = set_at(run, assignment)
+    treated = stabilizers.apply(run, techniques)
+    for assignment in early:
+        path = assignment.partition("=")[0].strip()
+        if path in set(paths(treated)) and get_at(treated, path) != get_at(run, path):
+            raise UserError(
+                f"--set {assignment} and {', '.join(treated.techniques)} both set {path}; choose one of them"
+            )
+    for assignment in assignments:
+        if assignment not in early:
+            treated = set_at(treated, assignment)
+    treated.check()
+    return treated

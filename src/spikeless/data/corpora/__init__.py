@@ -1,13 +1,14 @@
 """Corpora: where text comes from. One source per file; the file's name is its name in a data spec."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from spikeless.data.spec import parse_spec
 
 __all__ = ["Corpus", "parse_corpus"]
 
 
+@runtime_checkable
 class Corpus(Protocol):
     """A source of documents that can be read again and again, always in the same order.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from spikeless.data.spec import parse_spec
 from spikeless.data.tokenizers._fast import load_fast_tokenizer
@@ -10,6 +10,7 @@ from spikeless.data.tokenizers._fast import load_fast_tokenizer
 __all__ = ["Tokenizer", "TokenizerRecipe", "load_tokenizer", "parse_tokenizer"]
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Text to token ids and back, without loss: `decode(encode(text)) == text`."""
 
@@ -49,6 +50,7 @@ class Tokenizer(Protocol):
         ...
 
 
+@runtime_checkable
 class TokenizerRecipe(Protocol):
     """What a tokenizer spec says; a frozen dataclass whose first field takes the REST of the spec."""
 

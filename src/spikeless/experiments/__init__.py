@@ -1,0 +1,1 @@
+"""Experiments: several runs that differ only in what is asked about."""

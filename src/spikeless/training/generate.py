@@ -1,0 +1,102 @@
+"""Text from a trained model, one token at a time, with a cache of keys and values."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spikeless.config import from_dict
+from spikeless.data import Tokenizer, load_tokenizer
+from spikeless.errors import UserError
+from spikeless.files import read_json
+from spikeless.nn.attention import Cache
+from spikeless.nn.transformer import Transformer
+from spikeless.run import RunConfig
+from spikeless.training.checkpoints import Checkpoints, read_checkpoint
+
+__all__ = ["SamplingConfig", "generate", "load_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How the next token is drawn.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_k: only the k likeliest tokens; 0 keeps all.
+        top_p: only the likeliest tokens that together have this probability (Holtzman et al. 2020).
+        seed: of the draws.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UserError(f"temperature {self.temperature} is out of range; use 0 or more")
+        if self.top_k < 0:
+            raise UserError(f"top-k {self.top_k} is out of range; use 0 (all tokens) or more")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top-p {self.top_p} is out of range; use more than 0, at most 1")
+
+
+def load_model(path: Path, run: RunConfig | None = None) -> tuple[Transformer, Tokenizer]:
+    """The model and tokenizer of a run folder (its newest checkpoint) or of one checkpoint in it.
+
+    Args:
+        path: the folder.
+        run: the run's description, where the stored one names parts from outside the package.
+
+    Raises:
+        UserError: not such a folder, or no whole checkpoint.
+    """
+    is_checkpoint = path.name.startswith("step-") and path.parent.name == "checkpoints"
+    run_folder = path.parent.parent if is_checkpoint else path
+    if not (run_folder / "run.json").exists():
+        raise UserError(f"{path} is neither a run folder (it has no run.json) nor a checkpoint in one")
+    checkpoint = read_checkpoint(path) if is_checkpoint else Checkpoints(path).newest()
+    if checkpoint is None:
+        raise UserError(f"{path} has no checkpoint yet; train it for longer, or set checkpoint.every lower")
+    run = run or from_dict(read_json(run_folder / "run.json")["config"], RunConfig)
+    model = Transformer(run.model)
+    model.load_state_dict(checkpoint.model)
+    return model.eval(), load_tokenizer(run_folder)
+
+
+@torch.no_grad()
+def generate(model: Transformer, prompt: Sequence[int], max_tokens: int, sampling: SamplingConfig) -> Iterator[int]:
+    """Token ids that continue a prompt, one by one; at the end of the context the oldest half is forgotten.
+
+    Raises:
+        UserError: the prompt is empty.
+    """
+    if not prompt:
+        raise UserError("the prompt is empty; give at least one token")
+    context = model.config.context_length
+    generator = torch.Generator().manual_seed(sampling.seed)
+    seen, new, caches = list(prompt)[-context:], None, [Cache() for _ in model.blocks]
+    for _ in range(max_tokens):
+        if new is not None and caches[0].length + 1 > context:
+            seen, new, caches = seen[-(context // 2) :] or seen[-1:], None, [Cache() for _ in model.blocks]
+        inputs = torch.tensor([seen if new is None else [new]], device=model.output_weight.device)
+        new = draw(model(inputs, caches)[0, -1].float().cpu(), sampling, generator)
+        seen.append(new)
+        yield new
+
+
+def draw(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator) -> int:
+    """One token id from logits [V]."""
+    if sampling.temperature == 0:
+        return int(logits.argmax())
+    logits = logits / sampling.temperature
+    if 0 < sampling.top_k < len(logits):
+        logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[-1], -torch.inf)
+    if sampling.top_p < 1:
+        probabilities, order = logits.softmax(0).sort(descending=True)
+        before = probabilities.cumsum(0) - probabilities
+        logits = logits.index_fill(0, order[before >= sampling.top_p], -torch.inf)
+    return int(torch.multinomial(logits.softmax(0), 1, generator=generator))
