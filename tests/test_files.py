@@ -35,6 +35,10 @@ def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
 @pytest.fixture
 def holder():
     """Starts another process that holds a folder for some seconds; it is killed at the end of the test."""
@@ -61,7 +65,7 @@ def test_write_text_makes_the_folder_and_replaces_the_file(tmp_path):
     write_text(path, "old")
     write_text(path, "new ü")
     assert path.read_bytes() == "new ü".encode()
-    assert os.listdir(path.parent) == ["b.txt"]
+    assert names(path.parent) == ["b.txt"]
 
 
 @pytest.mark.parametrize("target", ["os.fsync", "pathlib.Path.replace"])
@@ -72,7 +76,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, target):
     with pytest.raises(UserError, match=r"cannot write .*b\.txt: No space left on device"):
         write_text(path, "new")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["b.txt"]
+    assert names(tmp_path) == ["b.txt"]
 
 
 def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
@@ -81,7 +85,7 @@ def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "\ud800")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["b.txt"]
+    assert names(tmp_path) == ["b.txt"]
 
 
 def test_an_interrupt_between_writing_and_renaming_leaves_the_old_file(tmp_path, monkeypatch):
@@ -94,7 +98,7 @@ def test_an_interrupt_between_writing_and_renaming_leaves_the_old_file(tmp_path,
     with pytest.raises(KeyboardInterrupt):
         write_text(path, "new")
     assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["b.txt"]
+    assert names(tmp_path) == ["b.txt"]
 
 
 def test_the_content_is_flushed_before_the_name_appears(tmp_path, monkeypatch):
@@ -144,7 +148,7 @@ def test_aside_publishes_the_whole_folder_at_the_end(tmp_path):
         (folder / "sub" / "a.txt").write_text("a")
         assert not (tmp_path / "out").exists()
     assert (tmp_path / "out" / "sub" / "a.txt").read_text() == "a"
-    assert os.listdir(tmp_path) == ["out"]
+    assert names(tmp_path) == ["out"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -152,7 +156,7 @@ def test_aside_discards_on_an_exception(tmp_path, error):
     with pytest.raises(error), aside(tmp_path / "out") as folder:
         (folder / "a.txt").write_text("a")
         raise error
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_aside_never_overwrites(tmp_path):
@@ -160,14 +164,14 @@ def test_aside_never_overwrites(tmp_path):
         with aside(tmp_path / "out") as folder:
             (folder / "a.txt").write_text(content)
     assert (tmp_path / "out" / "a.txt").read_text() == "first"
-    assert os.listdir(tmp_path) == ["out"]
+    assert names(tmp_path) == ["out"]
 
 
 def test_aside_on_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match="No space left on device"), aside(tmp_path / "out") as folder:
         (folder / "a.txt").write_text("a")
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 # --- locks ---

@@ -43,7 +43,7 @@ class DataConfig:
     batch_size: int = 8
     sequence_length: int = 128
     micro_batches: int = 1
-    validation_fraction: float = 0.02
+    validation_fraction: float = 0.04
 
     def __post_init__(self) -> None:
         _positive(self, "data.", "batch_size", "sequence_length", "micro_batches")

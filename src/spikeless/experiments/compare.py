@@ -13,7 +13,7 @@ from spikeless.errors import UnhealthyRun, UserError
 from spikeless.loggers import Logger
 from spikeless.report import RunRecord, read_run, write_report
 from spikeless.run import RunConfig
-from spikeless.training.build import build_model, fill_vocabulary
+from spikeless.training.build import build_model, check_buildable, fill_vocabulary
 from spikeless.training.environment import resolve_device
 from spikeless.training.loop import train
 from spikeless.training.objective import choose_precision
@@ -65,8 +65,7 @@ def plan(run: RunConfig, arms: str, folder: Path, seeds: int = 1) -> list[Arm]:
     if twice:
         raise UserError(f"--arms names {', '.join(sorted(twice))} more than once")
     for each in treated:
-        each.check()
-        build_model(replace(each, model=replace(each.model, vocab_size=each.model.vocab_size or 1)), "meta")
+        check_buildable(each)
     return [
         Arm(replace(each, seed=run.seed + seed), folder / f"{_folder_name(label_of(each))}-seed{run.seed + seed}")
         for each in treated

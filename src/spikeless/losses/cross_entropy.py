@@ -35,7 +35,10 @@ class CrossEntropy:
         if torch.is_autocast_enabled(rows.device.type):  # the fused kernel works in the type of its inputs
             rows = rows.to(torch.get_autocast_dtype(rows.device.type))
         options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=min(self.chunk_tokens, len(rows)))
-        return F.linear_cross_entropy(rows, weight.to(rows.dtype), wanted, options=options).float()
+        # Its mean adds up the chunks in that type: in bf16 the loss would be off by per cents, so take it ourselves.
+        reduction = "none" if rows.dtype.itemsize < 4 else "mean"
+        losses = F.linear_cross_entropy(rows, weight.to(rows.dtype), wanted, reduction=reduction, options=options)
+        return losses.float().mean()
 
     def _recomputed(self, rows: Tensor, weight: Tensor, wanted: Tensor) -> Tensor:
         """The same by chunks whose logits are computed again in the backward pass."""

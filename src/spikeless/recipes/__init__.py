@@ -6,6 +6,7 @@ from spikeless import stabilizers
 from spikeless.config import find, get_at, paths, set_at
 from spikeless.errors import UserError
 from spikeless.run import RunConfig
+from spikeless.training.build import check_buildable
 
 __all__ = ["compose"]
 
@@ -34,5 +35,5 @@ def compose(recipe: str, techniques: Sequence[str] = (), assignments: Sequence[s
     for assignment in assignments:
         if assignment not in early:
             treated = set_at(treated, assignment)
-    treated.check()
+    check_buildable(treated)
     return treated

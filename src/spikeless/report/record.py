@@ -11,7 +11,7 @@ import numpy as np
 from spikeless.errors import UserError
 from spikeless.files import read_json
 
-__all__ = ["RunRecord", "Series", "Summary", "read_run"]
+__all__ = ["RunRecord", "Series", "Summary", "find_runs", "read_run"]
 
 TYPE_NAMES = {str: "a string", list: "a list", dict: "an object"}
 REQUIRED = {"recipe": str, "label": str, "techniques": list, "config": dict, "diff": list}
@@ -170,6 +170,20 @@ def _object(path: Path, optional: bool = False) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold a JSON object, got {type(data).__name__}")
     return data
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The run folders in a folder: itself, or those below it, by name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (folder / "run.json").exists():
+        return [folder]
+    found = sorted(path.parent for path in folder.rglob("run.json"))
+    if not found:
+        raise UserError(f"{folder} holds no run; give a run folder (one with a run.json), or a folder of them")
+    return found
 
 
 def _read_rows(path: Path) -> tuple[dict[str, Any], ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -24,6 +25,16 @@ COLUMNS = {
     "parameters": "parameters",
     "tokens_per_second": "tokens/s",
 }
+TERMINAL_TITLES = {  # narrow enough for 80 columns
+    "arm": "arm",
+    "val_loss": "validation\nloss [nats\n/token]",
+    "perplexity": "perplexity",
+    "max_grad_norm": "largest\ngrad norm",
+    "tev_raw": "TEV\nraw",
+    "tev_effective": "TEV\neffec-\ntive",
+    "parameters": "para-\nmeters",
+    "tokens_per_second": "tokens\n/s",
+}
 FORMATS = {"perplexity": ",.1f", "max_grad_norm": ",.2f", "parameters": ",.0f", "tokens_per_second": ",.0f"}
 EMPTY = "–"
 
@@ -38,13 +49,14 @@ def summary_rows(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 def summary_table(records: Sequence[RunRecord]) -> Table:
     """The summary for the terminal."""
-    table = Table(caption=caption(records))
-    for key, title in COLUMNS.items():
+    table = Table(caption=caption(records), box=SIMPLE_HEAD, padding=0, pad_edge=False)
+    for key, title in TERMINAL_TITLES.items():
         table.add_column(escape(title), justify="left" if key == "arm" else "right", overflow="fold")
     for row in summary_rows(records):
-        cells = [escape(cell(row, key)) for key in COLUMNS]
-        style = "red" if row["failed"] else "yellow" if row["outcome"] != "finished" else "dim"
-        table.add_row(f"{cells[0]}\n[{style}]{escape(row['outcome'])}[/]", *cells[1:])
+        cells = [escape(_short(row[key]) if key == "parameters" else cell(row, key)) for key in COLUMNS]
+        if row["outcome"] != "finished":
+            cells[0] += f"\n[{'red' if row['failed'] else 'yellow'}]{escape(row['outcome'])}[/]"
+        table.add_row(*cells)
     return table
 
 
@@ -67,6 +79,16 @@ def cell(row: dict[str, Any], key: str) -> str:
     if not math.isfinite(value):
         return "failed" if key == "val_loss" else "∞" if value == math.inf else str(value)
     return f"{value:{FORMATS.get(key, '.4f')}}"
+
+
+def _short(number: float | None) -> str:
+    """A count to three digits: 1.46M."""
+    if number is None:
+        return EMPTY
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.0f}"
 
 
 def _row(arm: Arm) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from spikeless.init import initialise
 from spikeless.nn.transformer import Transformer
 from spikeless.run import RunConfig
 
-__all__ = ["build_model", "fill_vocabulary"]
+__all__ = ["build_model", "check_buildable", "fill_vocabulary"]
 
 
 def build_model(run: RunConfig, device: torch.device | str) -> Transformer:
@@ -25,6 +25,16 @@ def build_model(run: RunConfig, device: torch.device | str) -> Transformer:
         model.to_empty(device=device)
         initialise(model, run.init, run.seed, width=run.model.width, num_layers=run.model.num_layers)
     return model
+
+
+def check_buildable(run: RunConfig) -> None:
+    """Build the run with shapes only, whatever its vocabulary will be, so that a mistake is said at once.
+
+    Raises:
+        UserError: what is wrong and what would be right.
+    """
+    run.check()
+    build_model(replace(run, model=replace(run.model, vocab_size=run.model.vocab_size or 1)), "meta")
 
 
 def fill_vocabulary(run: RunConfig, tokenizer: Tokenizer) -> RunConfig:

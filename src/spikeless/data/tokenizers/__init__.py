@@ -57,6 +57,11 @@ class TokenizerRecipe(Protocol):
     usage: ClassVar[str]
     """How its spec is written."""
 
+    @property
+    def vocab_size(self) -> int:
+        """Ids that its tokenizer will have, known before it is built."""
+        ...
+
     def build(self, documents: Callable[[], Iterator[str]], identity: str) -> Tokenizer:
         """The tokenizer itself.
 

@@ -17,6 +17,7 @@ class Bytes:
     """The 256 bytes, each its own id, and end-of-text: 257 ids."""
 
     usage: ClassVar[str] = "bytes"
+    vocab_size: ClassVar[int] = 257
 
     def build(self, documents: Callable[[], Iterator[str]], identity: str) -> FastTokenizer:
         """The tokenizer; it learns nothing from the documents."""

@@ -1,0 +1,54 @@
+"""The command line: one verb per file. A user's mistake is one message and exit code 2, never a traceback."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from spikeless.cli import compare, generate, report, runs, show, train
+from spikeless.cli import list as list_
+from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Language-model pre-training that does not blow up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("train")(train.train)
+app.command("compare")(compare.compare)
+app.command("generate")(generate.generate)
+app.command("show")(show.show)
+app.command("list")(list_.list_parts)
+app.command("runs")(runs.runs)
+app.command("report")(report.report)
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 fine, 1 a run stopped unhealthy, 2 wrong use or bad input."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    sys.path.insert(0, str(Path.cwd()))  # my_lab.tricks:Foo from where the user stands
+    show_others = warnings.showwarning
+
+    def show_warning(message, category, *rest, **keywords):  # type: ignore[no-untyped-def]
+        if issubclass(category, SpikelessWarning):
+            errors.print(f"warning: {message}", style="yellow", markup=False)
+        else:
+            show_others(message, category, *rest, **keywords)
+
+    warnings.showwarning = show_warning
+    try:
+        app()
+    except UserError as error:
+        errors.print(f"error: {error}", style="red", markup=False)
+        sys.exit(2)
+    except UnhealthyRun as error:
+        errors.print(f"unhealthy: {error}", style="red", markup=False)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()

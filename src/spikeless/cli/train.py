@@ -1,0 +1,99 @@
+"""`spikeless train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import spikeless.training.loop
+from spikeless.cli._options import (
+    Data,
+    Device,
+    PrecisionOption,
+    Recipe,
+    Set,
+    Tokenizer,
+    With,
+    described_run,
+    output_folder,
+)
+from spikeless.cli._progress import LiveLine, live_progress
+from spikeless.config import replace_at
+from spikeless.data import parse_tokenizer
+from spikeless.report import summary_table
+from spikeless.run import RunConfig
+from spikeless.training.environment import resolve_device
+from spikeless.training.estimate import estimate
+from spikeless.training.run_folder import label_of
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: Recipe,
+    techniques: With = None,
+    assignments: Set = None,
+    data: Data = None,
+    tokenizer: Tokenizer = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder; runs/RECIPE-TECHNIQUES if not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
+    device: Device = None,
+    precision: PrecisionOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the run would cost.")] = False,
+) -> None:
+    """Train a recipe, with techniques, on real text."""
+    console = Console(highlight=False)
+    run = described_run(recipe, techniques, assignments, data, tokenizer, device, precision)
+    if dry_run:
+        console.print(_cost(run))
+        return
+    folder = output_folder(out, run.recipe, "-".join(run.techniques))
+    with live_progress(console) as progress:
+        line = LiveLine(progress, label_of(run), run.steps)
+        record = spikeless.training.loop.train(run, folder, resume=resume, loggers=[line])
+    console.print(summary_table([record]))
+    summary = record.summary()
+    if summary.state == "interrupted":
+        console.print(f"interrupted at step {summary.steps}; go on with --resume --out {folder}", soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _cost(run: RunConfig) -> Table:
+    if run.model.vocab_size is None:
+        size = parse_tokenizer(run.data.tokenizer).vocab_size
+        run = replace_at(run, {"model.vocab_size": size})
+    cost = estimate(run, resolve_device(run.device))
+    table = Table("quantity", "value", title=f"{run.recipe}, {label_of(run)}: nothing is trained", title_justify="left")
+    for name, value in (
+        ("parameters", f"{cost.parameters:,}"),
+        ("tokens per step", f"{cost.tokens_per_step:,}"),
+        ("steps", f"{run.steps:,}"),
+        ("tokens", f"{cost.tokens:,}"),
+        ("memory while training, fp32", _bytes(cost.memory)),
+        ("disk per checkpoint", _bytes(cost.checkpoint)),
+        ("FLOPs per step", f"{cost.flops_per_step:.3g}"),
+        ("time per step (estimate)", _duration(cost.seconds_per_step)),
+        ("time in all (estimate)", _duration(cost.seconds_per_step * run.steps)),
+        ("estimated from", cost.rate_source),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} TB"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86_400 * 365, "years"), (86_400, "days"), (3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds * 1000:.3g} ms"
