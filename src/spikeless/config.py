@@ -109,7 +109,7 @@ class Call:
         part = find(room, self.name)
         if not self.arguments:
             return part()
-        if not is_dataclass(part):
+        if not isinstance(part, type) or not is_dataclass(part):
             raise UserError(f"{self.name} takes no arguments")
         hints = typing.get_type_hints(part)
         known = [each.name for each in fields(part)]

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -26,6 +26,18 @@ class StdTarget(Protocol):
 
     def resolve(self, scheme_std: float, d_out: int, d_in: int) -> float:
         """Standard deviation of the entries of a matrix [d_out, d_in]."""
+        ...
+
+
+@runtime_checkable
+class SeveralTensors(Protocol):
+    """A linear map made of several tensors, such as `nn.projection.LowRankLinear`."""
+
+    d_in: int
+    d_out: int
+
+    def stds(self, dense_std: float) -> dict[str, float]:
+        """Standard deviation of each tensor, for a map that stands for a dense matrix with `dense_std`."""
         ...
 
 
@@ -72,7 +84,7 @@ def initialise(model: torch.nn.Module, init: InitConfig, seed: int, *, width: in
     """
     stds: dict[str, float] = {}
     for prefix, module in model.named_modules():
-        if hasattr(module, "stds"):  # a projection made of several tensors: see nn.projection
+        if isinstance(module, SeveralTensors):
             role = role_of(f"{prefix}.weight")
             dense = init.std(role, module.d_out, module.d_in, width=width, num_layers=num_layers)
             stds |= {f"{prefix}.{name}": std for name, std in module.stds(dense).items()}

@@ -1,32 +1,45 @@
 """How a model knows the order of its tokens: learned vectors, or rotation of queries and keys (RoPE)."""
 
+import abc
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Learned", "Positions", "Rotary", "rotate"]
+__all__ = ["Learned", "Positions", "PositionsModule", "Rotary", "rotate"]
 
 
 class Positions(Protocol):
     """Describes position information; its module adds to the embedding and gives rotation angles, or not."""
 
-    def build(self, context_length: int, width: int, head_dim: int) -> torch.nn.Module:
-        """A module with `vectors(positions) -> [T, D] | None` and `rotation(positions) -> (cos, sin) | None`."""
+    def build(self, context_length: int, width: int, head_dim: int) -> "PositionsModule":
+        """The module."""
         ...
+
+
+class PositionsModule(torch.nn.Module, abc.ABC):
+    """What positions [T] contribute."""
+
+    @abc.abstractmethod
+    def vectors(self, positions: Tensor) -> Tensor | None:
+        """Vectors [T, D] to add to the embedding, or None."""
+
+    @abc.abstractmethod
+    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosine and sine [T, K] that turn queries and keys, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
     """A learned vector per position, added to the token embedding (GPT-2)."""
 
-    def build(self, context_length: int, width: int, head_dim: int) -> torch.nn.Module:
+    def build(self, context_length: int, width: int, head_dim: int) -> PositionsModule:
         """The table [context_length, D]."""
         return _LearnedTable(context_length, width)
 
 
-class _LearnedTable(torch.nn.Module):
+class _LearnedTable(PositionsModule):
     def __init__(self, context_length: int, width: int) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.empty(context_length, width))
@@ -44,12 +57,12 @@ class Rotary:
 
     theta: float = 10_000.0
 
-    def build(self, context_length: int, width: int, head_dim: int) -> torch.nn.Module:
+    def build(self, context_length: int, width: int, head_dim: int) -> PositionsModule:
         """Angles are computed in fp32 for the positions asked for; there is nothing to store."""
         return _Rotation(self.theta, head_dim)
 
 
-class _Rotation(torch.nn.Module):
+class _Rotation(PositionsModule):
     def __init__(self, theta: float, head_dim: int) -> None:
         super().__init__()
         self.theta, self.head_dim = theta, head_dim

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -183,7 +184,7 @@ class _Trainer:
         self.checkpoints.save(self.state.checkpoint())
         self.checkpoints.prune(self.run.checkpoint.keep_last, self.run.checkpoint.keep_best)
 
-    def _choose_precision(self) -> dict[str, object]:
+    def _choose_precision(self) -> dict[str, Any]:
         """The precision to use; a resumed run keeps the one that was measured when it began."""
         stored = self.folder.path / "environment.json"
         if self.last_step >= 0 and stored.exists():

@@ -28,7 +28,7 @@ class TrainState:
 
     def checkpoint(self) -> Checkpoint:
         """The state as it is now."""
-        names = {parameter: name for name, parameter in self.parameters.items()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.parameters.items()}
         training = {
             f"optimizer/{names[parameter]}/{key}": value
             for parameter, state in self.optimizer.state.items()
