@@ -148,6 +148,17 @@ def test_two_that_write_one_field_are_refused_without_a_declared_conflict(tmp_pa
         apply(tiny_run(), ["conflict_lab:Twice", "scaled_embed"])
 
 
+@pytest.mark.parametrize("lab", ["a_one_sided_lab", "z_one_sided_lab"])
+def test_a_conflict_that_one_side_declares_is_enough(lab, tmp_path, monkeypatch, tiny_run):
+    """Techniques are sorted by name: the one that declares may be met first or second."""
+    fields = "\n".join(f"{each}: {'mlra' if each == 'Conflicts' else 'x'}" for each in HEADER_FIELDS)
+    (tmp_path / f"{lab}.py").write_text(f'"""Summary.\n\n{fields}\n"""\n\ndef shy():\n    return lambda run: run\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert apply(tiny_run(), [f"{lab}:shy"]).techniques == (f"{lab}:shy",)
+    with pytest.raises(UserError, match="exclude each other"):
+        apply(tiny_run(), ["mlra", f"{lab}:shy"])
+
+
 # --- headers ---
 
 

@@ -1,9 +1,13 @@
-"""Recipes: functions that return a whole run, one file each. The folder is the registry."""
+"""Recipes: functions that return a whole run, one file each. The folder is the registry.
 
-from collections.abc import Sequence
+Each is also an attribute of this package: `recipes.gpt2_124m()`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from spikeless import stabilizers
-from spikeless.config import find, get_at, paths, set_at
+from spikeless.config import find, get_at, names_in, paths, set_at
 from spikeless.errors import UserError
 from spikeless.run import RunConfig
 from spikeless.training.build import check_buildable
@@ -37,3 +41,11 @@ def compose(recipe: str, techniques: Sequence[str] = (), assignments: Sequence[s
             treated = set_at(treated, assignment)
     check_buildable(treated)
     return treated
+
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Callable[[], RunConfig]: ...
+
+
+globals().update({name: find("recipes", name) for name in names_in("recipes")})  # the function hides its file

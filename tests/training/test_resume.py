@@ -1,0 +1,184 @@
+"""A killed run, resumed, is the run that was never killed, to the last bit."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spikeless.config import replace_at, to_dict
+from spikeless.errors import SpikelessWarning, UserError
+from spikeless.training.checkpoints import Checkpoints
+from spikeless.training.loop import train
+
+CHILD = """
+import json, sys
+from spikeless.config import from_dict
+from spikeless.run import RunConfig
+from spikeless.training.loop import train
+run = from_dict(json.load(open(sys.argv[1])), RunConfig)
+train(run, sys.argv[2], resume=True)
+"""
+
+
+def rows(folder: Path) -> list[dict]:
+    """The metrics, without what a clock measured."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "tokens_per_second"} for row in lines]
+
+
+def parameters(folder: Path) -> dict[str, torch.Tensor]:
+    steps = Checkpoints(folder).steps()
+    return load_file(Checkpoints(folder).path(steps[-1]) / "model.safetensors")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert rows(one) == rows(other)
+    assert [row["step"] for row in rows(one)] == list(range(len(rows(one))))
+    ours, theirs = parameters(one), parameters(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def start(tmp_path: Path, run, folder: Path) -> subprocess.Popen:
+    description = tmp_path / "run.json"
+    description.write_text(json.dumps(to_dict(run)))
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(description), str(folder)], env=environment)
+
+
+def wait_for_step(folder: Path, step: int, child: subprocess.Popen) -> None:
+    """Return as soon as the child has written a row of that step, or has ended."""
+    deadline = time.monotonic() + 60
+    while child.poll() is None and time.monotonic() < deadline:
+        file = folder / "metrics.jsonl"
+        if file.exists() and f'{{"step": {step},' in file.read_text():
+            return
+        time.sleep(0.005)
+
+
+def test_killed_at_any_moment_it_resumes_bit_identically(tmp_path, quick_run):
+    run = replace_at(quick_run, {"steps": 30})
+    train(run, tmp_path / "whole")
+    killed, deaths = tmp_path / "killed", 0
+    chance = random.Random(1)
+    for step in (0, 6, 13, 21):  # before the first checkpoint, and at odd places between later ones
+        child = start(tmp_path, run, killed)
+        wait_for_step(killed, step, child)
+        time.sleep(chance.uniform(0, 0.05))
+        deaths += child.poll() is None
+        child.kill()
+        child.wait()
+    assert deaths >= 3, "the runs ended before they could be killed: the test tests nothing"
+    train(run, killed, resume=True)
+    assert_same_run(tmp_path / "whole", killed)
+
+
+def test_sigterm_saves_and_the_rest_is_the_same(tmp_path, quick_run):
+    run = replace_at(quick_run, {"steps": 60, "checkpoint.every": 0})
+    train(run, tmp_path / "whole")
+    stopped = tmp_path / "stopped"
+    child = start(tmp_path, run, stopped)
+    wait_for_step(stopped, 5, child)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait() == 0
+    status = json.loads((stopped / "status.json").read_text())
+    assert status["state"] == "interrupted"
+    assert Checkpoints(stopped).steps() == [status["step"]]
+    assert 5 <= status["step"] < 60
+    train(run, stopped, resume=True)
+    assert_same_run(tmp_path / "whole", stopped)
+
+
+def test_more_steps_and_another_place_are_allowed(tmp_path, quick_run):
+    """The constant schedule does not depend on the number of steps, so the longer run is the same run."""
+    from spikeless.optim.schedules.constant import Constant
+
+    run = replace_at(quick_run, {"schedule": Constant(warmup_steps=2)})
+    train(run, tmp_path / "first")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    longer = replace_at(run, {"steps": 31})
+    train(longer, tmp_path / "moved", resume=True)
+    train(longer, tmp_path / "whole")
+    extra_evaluation = {20}  # the shorter run ended there
+    for ours, theirs in zip(rows(tmp_path / "moved"), rows(tmp_path / "whole"), strict=True):
+        assert ours == theirs or ours["step"] in extra_evaluation
+    assert json.loads((tmp_path / "moved" / "run.json").read_text())["config"]["steps"] == 31
+
+
+def test_another_configuration_is_refused_with_its_differences(tmp_path, quick_run):
+    train(replace_at(quick_run, {"steps": 4}), tmp_path)
+    before = rows(tmp_path)
+    with pytest.raises(UserError, match=r"optim\.lr: 0\.001 -> 0\.5"):
+        train(replace_at(quick_run, {"steps": 8, "optim.lr": 0.5}), tmp_path, resume=True)
+    with pytest.raises(UserError, match="already holds a run; add --resume"):
+        train(replace_at(quick_run, {"steps": 4}), tmp_path)
+    assert rows(tmp_path) == before
+
+
+def test_changed_data_is_refused(tmp_path, quick_run):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number in range(4):
+        (corpus / f"{number}.txt").write_text(f"{number} " * 2000)
+    run = replace_at(quick_run, {"steps": 2, "data.spec": f"text:{corpus}/*.txt"})
+    train(run, tmp_path / "run")
+    (corpus / "1.txt").write_text("other " * 2000)
+    with pytest.raises(UserError, match="data of .* has changed"):
+        train(run, tmp_path / "run", resume=True)
+
+
+@pytest.fixture(scope="module")
+def eight_steps(tmp_path_factory, quick_run):
+    """A finished run with checkpoints at steps 4 and 8."""
+    folder = tmp_path_factory.mktemp("eight") / "run"
+    run = replace_at(quick_run, {"steps": 8})
+    train(run, folder)
+    return run, folder
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+@pytest.mark.parametrize("part", ["model.safetensors", "training.safetensors", "state.json", "manifest.json"])
+def test_a_broken_checkpoint_is_passed_over_loudly(tmp_path, eight_steps, part, damage):
+    run, whole = eight_steps
+    folder = shutil.copytree(whole, tmp_path / "broken")
+    file = Checkpoints(folder).path(8) / part
+    raw = bytearray(file.read_bytes())
+    if damage == "flip":
+        raw[len(raw) // 2] ^= 1
+    file.write_bytes(bytes(raw[: len(raw) // 2] if damage == "truncate" else raw))
+    if damage == "remove":
+        file.unlink()
+    with pytest.warns(SpikelessWarning, match="step-00000008.*using the one before it"):
+        train(run, folder, resume=True)
+    assert_same_run(whole, folder)
+
+
+def test_without_a_whole_checkpoint_it_stops(tmp_path, quick_run):
+    run = replace_at(quick_run, {"steps": 4})
+    train(run, tmp_path)
+    (Checkpoints(tmp_path).path(4) / "model.safetensors").write_bytes(b"")
+    with (
+        pytest.warns(SpikelessWarning, match="none before it"),
+        pytest.raises(UserError, match="none of the 1 checkpoints .* is whole"),
+    ):
+        train(run, tmp_path, resume=True)
+
+
+def test_other_conditions_are_said(tmp_path, quick_run):
+    train(replace_at(quick_run, {"steps": 4}), tmp_path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before % 2 + 1)
+    try:
+        with pytest.warns(SpikelessWarning, match=f"threads {before} -> "):
+            train(replace_at(quick_run, {"steps": 5}), tmp_path, resume=True)
+    finally:
+        torch.set_num_threads(before)
