@@ -104,6 +104,8 @@ def aside(folder: Path) -> Iterator[Path]:
             temporary.rename(folder)
             sync(folder.parent)
     except OSError as error:
+        if error.filename is not None and not Path(error.filename).is_relative_to(folder.parent):
+            raise  # what the block itself could not read
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

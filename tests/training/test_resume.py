@@ -132,7 +132,7 @@ def test_changed_data_is_refused(tmp_path, quick_run):
     run = replace_at(quick_run, {"steps": 2, "data.spec": f"text:{corpus}/*.txt"})
     train(run, tmp_path / "run")
     (corpus / "1.txt").write_text("other " * 2000)
-    with pytest.raises(UserError, match="data of .* has changed"):
+    with pytest.raises(UserError, match=r"data of .* has changed"):
         train(run, tmp_path / "run", resume=True)
 
 
@@ -168,7 +168,7 @@ def test_without_a_whole_checkpoint_it_stops(tmp_path, quick_run):
     (Checkpoints(tmp_path).path(4) / "model.safetensors").write_bytes(b"")
     with (
         pytest.warns(SpikelessWarning, match="none before it"),
-        pytest.raises(UserError, match="none of the 1 checkpoints .* is whole"),
+        pytest.raises(UserError, match=r"none of the 1 checkpoints .* is whole"),
     ):
         train(run, tmp_path, resume=True)
 

@@ -106,7 +106,7 @@ def apply(run: RunConfig, techniques: Sequence[str | Call]) -> RunConfig:
 
 def _refuse_conflicts(run: RunConfig, edits: list[tuple[Call, Technique]]) -> None:
     written: dict[str, Call] = {}
-    seen: dict[str, Header | None] = {}
+    seen = {each.name: read_header(each.name) for text in run.techniques for each in parse_calls(text)}
     for call, edit in edits:
         if call.name in seen:
             raise UserError(f"the technique {call.name!r} is given twice")
