@@ -143,6 +143,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "", "steps")
+        if not -(1 << 63) <= self.seed < 1 << 63:
+            raise UserError(f"seed={self.seed} is out of range; use a whole number below 2^63")
 
     def check(self) -> None:
         """Refuse what no single field can see.

@@ -27,9 +27,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.inside = tag if tag in ("script", "style") else ""
-        self.references += [
-            value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")
-        ]
+        self.references += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
 
     def handle_endtag(self, tag):
         self.inside = ""

@@ -35,8 +35,7 @@ def test_summary_of_a_finished_run(make_run):
 
 def test_throughput_leaves_out_the_first_tenth(make_run):
     rows = [
-        {"step": step, "loss": 1.0, "tokens_per_second": 1.0 if step <= 1 else float(step)}
-        for step in range(1, 11)
+        {"step": step, "loss": 1.0, "tokens_per_second": 1.0 if step <= 1 else float(step)} for step in range(1, 11)
     ]
     assert make_run(rows=rows).summary().tokens_per_second == 6.0
 
@@ -75,9 +74,7 @@ def test_huge_loss_has_infinite_perplexity(make_run):
     assert make_run(rows=[{"step": 1, "loss": 1e4, "val_loss": 1e4}]).summary().perplexity == math.inf
 
 
-@pytest.mark.parametrize(
-    "tail", ['{"step": 41, "lo', '{"step"', "{", '{"step": 41, "loss": 3.0, "label": "caf\\']
-)
+@pytest.mark.parametrize("tail", ['{"step": 41, "lo', '{"step"', "{", '{"step": 41, "loss": 3.0, "label": "caf\\'])
 def test_half_written_last_line_is_ignored(make_run, tail):
     assert make_run(tail=tail).summary().steps == 40
 

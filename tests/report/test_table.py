@@ -39,9 +39,7 @@ def test_seeds_of_one_arm_are_a_median(make_run):
 
 
 def test_a_failed_seed_counts_as_infinite_in_the_median(make_run):
-    records = [
-        make_run(f"s{seed}", seed=seed, state="unhealthy" if seed else "finished") for seed in range(3)
-    ]
+    records = [make_run(f"s{seed}", seed=seed, state="unhealthy" if seed else "finished") for seed in range(3)]
     (row,) = summary_rows(records)
     assert (row["val_loss"], row["failed"]) == (math.inf, 2)
 

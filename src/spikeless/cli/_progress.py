@@ -42,7 +42,9 @@ class LiveLine:
         self._val_loss = row.get("val_loss", self._val_loss)
         if math.floor(row.get("epoch", 0)) > self._epoch:
             self._epoch = math.floor(row["epoch"])
-            self._progress.console.print(f"{self._label}: epoch {self._epoch} is complete at step {row['step']}")
+            self._progress.console.print(
+                f"{self._label}: epoch {self._epoch} is complete at step {row['step']}", markup=False
+            )
         text = f"loss {row['loss']:.3f}  " if "loss" in row else ""
         text += "" if math.isnan(self._val_loss) else f"val {self._val_loss:.3f}  "
         if "grad_norm" in row:
@@ -50,7 +52,9 @@ class LiveLine:
         self._progress.update(self._task, completed=row["step"], numbers=text)
         if self._progress.disable and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
-            self._progress.console.print(f"{self._label}: step {row['step']}/{self._steps}  {text}", highlight=False)
+            self._progress.console.print(
+                f"{self._label}: step {row['step']}/{self._steps}  {text}", highlight=False, markup=False
+            )
 
     def flush(self) -> None:
         """Nothing waits."""

@@ -46,4 +46,4 @@ def compare(
     console.print(summary_table(records))
     if records[-1].status.get("state") == "interrupted":
         console.print("interrupted; the same command goes on", soft_wrap=True)
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)

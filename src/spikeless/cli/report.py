@@ -25,4 +25,4 @@ def report(
     title = records[0].recipe if len(records) == 1 else f"{len(records)} runs"
     write_report(records, target, title=title)
     console.print(summary_table(records))
-    console.print(f"report: {target}", soft_wrap=True)
+    console.print(f"report: {target}", soft_wrap=True, markup=False)

@@ -58,8 +58,10 @@ def train(
     console.print(summary_table([record]))
     summary = record.summary()
     if summary.state == "interrupted":
-        console.print(f"interrupted at step {summary.steps}; go on with --resume --out {folder}", soft_wrap=True)
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+        console.print(
+            f"interrupted at step {summary.steps}; go on with --resume --out {folder}", soft_wrap=True, markup=False
+        )
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
 def _cost(run: RunConfig) -> Table:

@@ -4,7 +4,7 @@ import ast
 import re
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 from spikeless.config.parts import find
@@ -32,15 +32,21 @@ class Call:
         """Construct the part that this call names, its arguments checked against its fields.
 
         Raises:
-            UserError: unknown part or argument, or a value of the wrong type.
+            UserError: unknown part or argument, one that is missing, or a value of the wrong type.
         """
         part = find(room, self.name)
-        if not self.arguments:
-            return part()
         if not isinstance(part, type) or not is_dataclass(part):
-            raise UserError(f"{self.name} takes no arguments")
+            if self.arguments:
+                raise UserError(f"{self.name} takes no arguments")
+            try:
+                return part()
+            except TypeError as error:
+                raise UserError(f"{self.name} is no part: {error}; write a frozen dataclass") from None
         hints = typing.get_type_hints(part)
         known = [each.name for each in fields(part)]
+        for each in fields(part):
+            if each.name not in self.arguments and each.default is each.default_factory is MISSING:
+                raise UserError(f"{self.name} lacks its argument {each.name!r}; write {self.name}({each.name}=…)")
         for key in self.arguments:
             if key not in known:
                 raise UserError(f"{self.name} has no argument {key!r}; {nearest(key, known, 'argument')}")

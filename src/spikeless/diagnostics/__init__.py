@@ -23,7 +23,8 @@ class Snapshot:
         transform: what a row goes through on its way into the residual stream: a multiplier or a function.
         positions: vectors added to it [T, D], if any.
         parameters: all parameters by name.
-        moments: Adam's state of each parameter, by name: `exp_avg`, `exp_avg_sq`, `step`.
+        moments: Adam's state of each parameter, by name: `exp_avg`, `exp_avg_sq`.
+        step: steps that the moments have seen, a number since Adam's own may be on the device.
         betas: Adam's decay rates.
         group_of: the group under which a parameter is reported, from its name.
         micro_batches: closures, each the loss of one of M equal parts of the step's batch.
@@ -35,6 +36,7 @@ class Snapshot:
     positions: Tensor | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     moments: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    step: int = 0
     betas: tuple[float, float] = (0.9, 0.999)
     group_of: Callable[[str], str] = str
     micro_batches: Sequence[Callable[[], Tensor]] = ()

@@ -36,7 +36,7 @@ def gradient_variance_exact(snapshot: Snapshot) -> dict[str, Tensor]:
     for number, loss in enumerate(snapshot.micro_batches, start=1):  # Welford 1962
         gradients = [each.float() for each in torch.autograd.grad(loss(), parameters)]
         before = torch._foreach_sub(gradients, means)
-        torch._foreach_addcdiv_(means, before, [torch.tensor(float(number), device=m.device) for m in means])
+        torch._foreach_add_(means, before, alpha=1 / number)
         torch._foreach_addcmul_(squares, before, torch._foreach_sub(gradients, means))
     totals: dict[str, list[Tensor]] = defaultdict(list)
     sizes: dict[str, int] = defaultdict(int)

@@ -21,10 +21,9 @@ def gradient_variance_free(snapshot: Snapshot) -> dict[str, Tensor]:
     Reference: our definition; keys are gradient_variance/free/GROUP.
     """
     names = list(snapshot.moments)
-    if not names or float(snapshot.moments[names[0]]["step"]) < FIRST_STEP:
+    if not names or snapshot.step < FIRST_STEP:
         return {}
-    beta1, beta2 = snapshot.betas
-    step = float(snapshot.moments[names[0]]["step"])
+    (beta1, beta2), step = snapshot.betas, snapshot.step
     first_norms = torch._foreach_norm([snapshot.moments[name]["exp_avg"].float() for name in names])
     second_sums = torch._foreach_norm([snapshot.moments[name]["exp_avg_sq"].float() for name in names], 1)
     totals: dict[str, list[Tensor]] = defaultdict(list)

@@ -14,7 +14,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path, last_step: int) -> None:
         """Open; TensorBoard is told to forget what stands after `last_step`."""
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=last_step + 1 if last_step >= 0 else None)
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=last_step + 1)
 
     def log(self, row: Row) -> None:
         """Add a row."""

@@ -14,18 +14,24 @@ from spikeless.training.build import check_buildable
 
 __all__ = ["compose"]
 
+RECORDS = {"recipe": "name another recipe instead", "techniques": "use --with"}
+
 
 def compose(recipe: str, techniques: Sequence[str] = (), assignments: Sequence[str] = ()) -> RunConfig:
     """A recipe with `path=value` assignments and techniques, as the command line gives them.
 
     Assignments come first, so that a technique sees the sizes that were asked for; those to a part that a
-    technique brings come after it.
+    technique brings come after it. Their order does not matter: a whole part is set before what is inside it.
 
     Raises:
         UserError: unknown recipe, technique or path, a wrong value, or two that set the same thing.
     """
     run = find("recipes", recipe)()
     known = set(paths(run))
+    assignments = sorted(assignments, key=lambda each: each.partition("=")[0].count("."))
+    for each in assignments:
+        if (path := each.partition("=")[0].strip()) in RECORDS:
+            raise UserError(f"--set {each}: {path!r} is a record; {RECORDS[path]}")
     early = [each for each in assignments if each.partition("=")[0].strip() in known]
     for assignment in early:
         run = set_at(run, assignment)

@@ -98,6 +98,9 @@ def apply(run: RunConfig, techniques: Sequence[str | Call]) -> RunConfig:
     """
     calls = [c for each in techniques for c in ((each,) if isinstance(each, Call) else parse_calls(each))]
     edits = [(call, call.build("stabilizers")) for call in sorted(calls, key=str)]
+    for call, edit in edits:
+        if not callable(edit):
+            raise UserError(f"{call} is no technique: it cannot be called with a run; see `spikeless list stabilizers`")
     _refuse_conflicts(run, edits)
     for _, edit in edits:
         run = edit(run)

@@ -17,12 +17,17 @@ def build_model(run: RunConfig, device: torch.device | str) -> Transformer:
     """The run's model with its initial weights, in fp32; on the device "meta" it has shapes only.
 
     Raises:
-        UserError: sizes that make no model.
+        UserError: sizes that make no model, or one that the device has no room for.
     """
-    with torch.device("meta"):
-        model = Transformer(run.model)
-    if torch.device(device).type != "meta":
-        model.to_empty(device=device)
+    meta = torch.device(device).type == "meta"
+    try:
+        with torch.device("meta"):
+            model = Transformer(run.model)
+        if not meta:
+            model.to_empty(device=device)
+    except RuntimeError as error:
+        raise UserError(f"the model cannot be built on {device}: {error}; choose smaller sizes") from None
+    if not meta:
         initialise(model, run.init, run.seed, width=run.model.width, num_layers=run.model.num_layers)
     return model
 

@@ -1,5 +1,6 @@
 """Text from a trained model, one token at a time, with a cache of keys and values."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,12 +37,14 @@ class SamplingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise UserError(f"temperature {self.temperature} is out of range; use 0 or more")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature {self.temperature} is out of range; use a finite number from 0")
         if self.top_k < 0:
             raise UserError(f"top-k {self.top_k} is out of range; use 0 (all tokens) or more")
         if not 0 < self.top_p <= 1:
             raise UserError(f"top-p {self.top_p} is out of range; use more than 0, at most 1")
+        if not 0 <= self.seed < 1 << 63:
+            raise UserError(f"seed {self.seed} is out of range; use a whole number from 0 to 2^63 - 1")
 
 
 def load_model(path: Path, run: RunConfig | None = None) -> tuple[Transformer, Tokenizer]:
@@ -81,7 +84,7 @@ def generate(model: Transformer, prompt: Sequence[int], max_tokens: int, samplin
     seen, new, caches = list(prompt)[-context:], None, [Cache() for _ in model.blocks]
     for _ in range(max_tokens):
         if new is not None and caches[0].length + 1 > context:
-            seen, new, caches = seen[-(context // 2) :] or seen[-1:], None, [Cache() for _ in model.blocks]
+            seen, new, caches = seen[-max(1, context // 2) :], None, [Cache() for _ in model.blocks]
         inputs = torch.tensor([seen if new is None else [new]], device=model.output_weight.device)
         new = draw(model(inputs, caches)[0, -1].float().cpu(), sampling, generator)
         seen.append(new)
@@ -92,9 +95,10 @@ def draw(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator) -
     """One token id from logits [V]."""
     if sampling.temperature == 0:
         return int(logits.argmax())
-    logits = logits / sampling.temperature
+    logits = (logits.double() - logits.max()) / sampling.temperature  # no temperature is too small for that
     if 0 < sampling.top_k < len(logits):
-        logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[-1], -torch.inf)
+        kept = logits.topk(sampling.top_k)
+        logits = torch.full_like(logits, -torch.inf).scatter(0, kept.indices, kept.values)
     if sampling.top_p < 1:
         probabilities, order = logits.softmax(0).sort(descending=True)
         before = probabilities.cumsum(0) - probabilities

@@ -81,6 +81,7 @@ class _Trainer:
             self.checkpoints.discard_after(saved.step)
         self.last_step = saved.step if saved else -1
         environment = describe_environment(device) | self._choose_precision()
+        environment |= {"seed": run.seed, "data_hash": self.data.data_hash}
         self.objective = Objective(model, run.loss, device, environment["precision"], run.compile)
         self.diagnostics = [find("diagnostics", name) for name in run.metrics.diagnostics]
         self.flops_per_token, self.peak = flops_per_token(model, run.data.sequence_length), peak_flops(device)

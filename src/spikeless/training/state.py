@@ -77,6 +77,7 @@ class TrainState:
             positions=None if positions is None else positions.detach(),
             parameters=self.parameters,
             moments={name: self.optimizer.state[p] for name, p in self.parameters.items() if p in self.optimizer.state},
+            step=self.step,
             betas=group["betas"],
             group_of=lambda name: role_of(name).value,
             micro_batches=micro_batches,

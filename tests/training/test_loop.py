@@ -1,0 +1,133 @@
+"""The loop against what it must compute."""
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from spikeless import stabilizers
+from spikeless.config import names_in, replace_at, to_dict
+from spikeless.data import Sampler, prepare
+from spikeless.training.build import build_model, fill_vocabulary
+from spikeless.training.checkpoints import Checkpoints
+from spikeless.training.loop import train
+from spikeless.training.objective import Objective, choose_precision
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_it_is_plain_training(tmp_path, quick_run):
+    """The run against a loop written out with torch alone: the same losses and the same gradient norms."""
+    run = replace_at(quick_run, {"steps": 6})
+    train(run, tmp_path)
+    data = prepare(run.data.spec, run.data.tokenizer, validation_fraction=run.data.validation_fraction)
+    run = fill_vocabulary(run, data.tokenizer)
+    model = build_model(run, "cpu")
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if p.ndim != 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}], betas=(0.9, 0.95)
+    )
+    sampler = Sampler(data.train, run.data.sequence_length, run.seed)
+    for step, row in enumerate(rows_of(tmp_path)[1:]):
+        inputs, targets = sampler.batch(step, 4)
+        loss = torch.nn.functional.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * (step + 1) / 50
+        optimizer.step()
+        optimizer.zero_grad()
+        assert row["loss"] == pytest.approx(loss.item(), rel=1e-5)
+        assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+
+
+def test_micro_batches_change_nothing_but_rounding(tmp_path, quick_run):
+    run = replace_at(quick_run, {"steps": 5})
+    train(run, tmp_path / "one")
+    train(replace_at(run, {"data.micro_batches": 4}), tmp_path / "four")
+    for one, four in zip(rows_of(tmp_path / "one"), rows_of(tmp_path / "four"), strict=True):
+        for key in ("loss", "grad_norm", "val_loss"):
+            assert (key in one) == (key in four)
+            assert one.get(key, 0) == pytest.approx(four.get(key, 0), rel=1e-4)
+
+
+def test_what_a_run_folder_holds(tmp_path, quick_run):
+    record = train(stabilizers.apply(quick_run, ["scaled_embed"]), tmp_path)
+    held = {path.name for path in tmp_path.iterdir()}
+    assert held >= {
+        "run.json", "environment.json", "status.json", "metrics.jsonl", "tensorboard", "checkpoints",
+        "report.html", "tokenizer.json",
+    }  # fmt: skip
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert {"torch", "commit", "threads", "data_hash", "precision"} <= environment.keys()
+    described = json.loads((tmp_path / "run.json").read_text())
+    assert described["label"] == "scaled_embed"
+    assert [change["path"] for change in described["diff"] if "embedding" in change["path"]] == [
+        "model.embedding.multiplier"
+    ]
+    rows = rows_of(tmp_path)
+    assert {"step", "loss", "lr", "grad_norm", "tokens", "tokens_per_second"} <= rows[1].keys()
+    assert {"tev/mean", "tev/std", "tev/effective_mean", "tev/effective_std", "tev/relative"} <= rows[3].keys()
+    assert rows[0]["tev/relative"] == 1.0
+    assert [row["step"] for row in rows if "val_loss" in row] == [0, 5, 10, 15, 20]
+    assert [row["step"] for row in rows if "tev/mean" in row] == [0, 3, 6, 9, 12, 15, 18]
+    assert record.summary().final_val_loss < rows[0]["val_loss"]
+
+
+def test_old_checkpoints_go_and_the_best_stays(tmp_path, quick_run):
+    run = replace_at(quick_run, {"checkpoint.keep_last": 2, "checkpoint.keep_best": 1, "checkpoint.every": 2})
+    train(run, tmp_path)
+    kept = Checkpoints(tmp_path).steps()
+    assert kept[-2:] == [18, 20]
+    assert len(kept) <= 3
+    assert (tmp_path / "checkpoints" / "latest").read_text().strip() == "step-00000020"
+
+
+@pytest.mark.parametrize("technique", names_in("stabilizers"))
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_every_technique_trains(tmp_path, quick_run, family, technique, tiny_run):
+    model = replace_at(tiny_run(family), {"model.vocab_size": None}).model
+    run = replace_at(quick_run, {"model": model, "steps": 3, "metrics.loggers": (), "evaluation.every": 0})
+    record = train(stabilizers.apply(run, [technique]), tmp_path)
+    assert math.isfinite(record.summary().final_val_loss)
+
+
+def test_choosing_a_precision_leaves_the_model_alone(tiny_run, build):
+    run = tiny_run("llama")
+    model = build(run)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    batch = (torch.randint(97, (2, 32)), torch.randint(97, (2, 32)))
+    chosen, seconds = choose_precision("auto", model, run.loss, torch.device("cpu"), batch)
+    assert chosen == ("bf16" if seconds["bf16"] < 0.95 * seconds["fp32"] else "fp32")
+    assert all(torch.equal(before[name], p) and p.grad is None for name, p in model.named_parameters())
+
+
+def test_bf16_is_near_fp32(tiny_run, build):
+    run = tiny_run("gpt2")
+    model = build(run)
+    batch = (torch.randint(97, (2, 32)), torch.randint(97, (2, 32)))
+    losses = [Objective(model, run.loss, torch.device("cpu"), p)(*batch) for p in ("fp32", "bf16")]
+    assert losses[1].dtype == torch.float32
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-2)
+    assert losses[0].item() != losses[1].item()
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same_run(tmp_path, quick_run):
+    run = replace_at(quick_run, {"steps": 4})
+    train(run, tmp_path / "eager")
+    compiled = replace_at(run, {"compile": True})
+    code = (  # in a process of its own, since the shape checks of the tests do not compile
+        "import json, sys; from spikeless.config import from_dict; from spikeless import RunConfig, train; "
+        "train(from_dict(json.loads(sys.argv[1]), RunConfig), sys.argv[2])"
+    )
+    arguments = [json.dumps(to_dict(compiled)), str(tmp_path / "compiled")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    for one, other in zip(rows_of(tmp_path / "eager"), rows_of(tmp_path / "compiled"), strict=True):
+        assert one.get("loss", 0) == pytest.approx(other.get("loss", 0), rel=1e-3)
