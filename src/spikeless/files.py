@@ -70,18 +70,22 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(path: Path, *keys: str) -> Any:
+    """Read a JSON file; with `keys`, an object that has them.
 
     Raises:
-        UserError: missing, unreadable or not JSON.
+        UserError: missing, unreadable, not JSON, or without one of the keys.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
+    lacking = [key for key in keys if not isinstance(data, dict) or key not in data]
+    if lacking:
+        raise UserError(f"{path} is damaged: it lacks {', '.join(map(repr, lacking))}")
+    return data
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from spikeless.config import slot
+from spikeless.config import find, names_in, slot
 from spikeless.errors import UserError
 from spikeless.init import InitConfig
 from spikeless.losses.cross_entropy import CrossEntropy
@@ -153,6 +153,10 @@ class RunConfig:
             UserError: what is wrong and what would be right.
         """
         self.model.check()
+        for room, names in (("diagnostics", self.metrics.diagnostics), ("loggers", self.metrics.loggers)):
+            for name in names:
+                if name not in names_in(room):
+                    find(room, name)  # says which are near; nothing is imported for a name that is known
         if self.data.sequence_length > self.model.context_length:
             raise UserError(
                 f"data.sequence_length={self.data.sequence_length} is longer than "

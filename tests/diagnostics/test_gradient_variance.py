@@ -114,7 +114,7 @@ def test_exact_leaves_the_gradients_as_they_were():
 
 
 def test_exact_is_near_the_analytical_value_of_a_linear_model():
-    """y = noise of std s and w = 0, so d/dw of mean (w x - y)^2 over B is -2 mean(x y).
+    """With y = noise of std s and w = 0, d/dw of mean (w x - y)^2 over B is -2 mean(x y).
 
     With x of +1 and -1 its variance is 4 s^2 / B for one micro-batch, and 4 s^2 / (B M) for the whole step.
     """

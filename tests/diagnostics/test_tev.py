@@ -82,7 +82,7 @@ def readings_of(run, build):
 def test_effective_is_of_what_enters_the_residual_stream(family, technique, tiny_run, build):
     """Asked of the model itself: every token at every position, through its first lines."""
     readings, model = readings_of(tiny_run(family, *([technique] if technique else [])), build)
-    rows = model.embedding(torch.arange(model.config.vocab_size)).detach().double()
+    rows = model.embedding(torch.arange(model.config.vocab_size)[None])[0].detach().double()
     close(readings, "tev/effective_mean", "tev/effective_std", mean_and_std(rows.std(1, correction=0)))
     vectors = model.positions.vectors(torch.arange(8))
     assert ("tev/effective_with_positions_mean" in readings) == (vectors is not None)

@@ -64,7 +64,7 @@ def load_model(path: Path, run: RunConfig | None = None) -> tuple[Transformer, T
     checkpoint = read_checkpoint(path) if is_checkpoint else Checkpoints(path).newest()
     if checkpoint is None:
         raise UserError(f"{path} has no checkpoint yet; train it for longer, or set checkpoint.every lower")
-    run = run or from_dict(read_json(run_folder / "run.json")["config"], RunConfig)
+    run = run or from_dict(read_json(run_folder / "run.json", "config")["config"], RunConfig)
     model = Transformer(run.model)
     model.load_state_dict(checkpoint.model)
     return model.eval(), load_tokenizer(run_folder)
@@ -92,7 +92,13 @@ def generate(model: Transformer, prompt: Sequence[int], max_tokens: int, samplin
 
 
 def draw(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator) -> int:
-    """One token id from logits [V]."""
+    """One token id from logits [V].
+
+    Raises:
+        UserError: a logit is NaN or infinite: the model is broken.
+    """
+    if logits.isnan().any() or logits.max() == torch.inf:
+        raise UserError("the model computes non-finite logits; its checkpoint is of a run that was about to fail")
     if sampling.temperature == 0:
         return int(logits.argmax())
     logits = (logits.double() - logits.max()) / sampling.temperature  # no temperature is too small for that

@@ -1,7 +1,7 @@
 """Rows of numbers on their way to the loggers, read from the device a step late."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,7 +9,10 @@ from torch import Tensor
 from spikeless.errors import UnhealthyRun
 from spikeless.loggers import Logger
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "LateRow", "read_row"]
+
+LateRow = Mapping[str, float | Tensor | Callable[[], float]]
+"""Numbers by key, some of them still on the device or not yet known."""
 
 VITAL = ("loss", "grad_norm", "val_loss")
 
@@ -24,9 +27,9 @@ class Journal:
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self._loggers = loggers
-        self._pending: Mapping[str, float | Tensor] | None = None
+        self._pending: LateRow | None = None
 
-    def write(self, row: Mapping[str, float | Tensor]) -> None:
+    def write(self, row: LateRow) -> None:
         """Take a row; log the one before it."""
         late, self._pending = self._pending, row
         self._pass_on(late)
@@ -43,7 +46,7 @@ class Journal:
         for logger in self._loggers:
             logger.close()
 
-    def _pass_on(self, late: Mapping[str, float | Tensor] | None) -> None:
+    def _pass_on(self, late: LateRow | None) -> None:
         if late is None:
             return
         row = read_row(late)
@@ -54,8 +57,9 @@ class Journal:
             raise UnhealthyRun(f"step {row['step']}: non-finite {', '.join(sick)}")
 
 
-def read_row(row: Mapping[str, float | Tensor]) -> dict[str, float]:
-    """A row as plain numbers, with one copy from the device."""
+def read_row(row: LateRow) -> dict[str, float]:
+    """A row as plain numbers, with one copy from the device; what is a function is called after it."""
     keys = [key for key, value in row.items() if isinstance(value, Tensor)]
     values = torch.stack([row[key].detach().float() for key in keys]).tolist() if keys else []  # type: ignore[union-attr]
-    return {**row, **dict(zip(keys, values, strict=True))}  # type: ignore[dict-item]
+    known = dict(zip(keys, values, strict=True))
+    return {key: known[key] if key in known else value() if callable(value) else value for key, value in row.items()}  # type: ignore[misc]

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,11 @@ from spikeless.training.checkpoints import Checkpoints
 from spikeless.training.environment import describe_environment, peak_flops, resolve_device
 from spikeless.training.estimate import flops_per_token
 from spikeless.training.interrupt import Interrupt
-from spikeless.training.journal import Journal, read_row
+from spikeless.training.journal import Journal, LateRow, read_row
 from spikeless.training.objective import Objective, choose_precision, evaluate
 from spikeless.training.run_folder import RunFolder, label_of
 from spikeless.training.state import TrainState
+from spikeless.training.timer import StepTimer
 
 __all__ = ["train"]
 
@@ -123,10 +123,10 @@ class _Trainer:
         write_report([record], self.folder.path / "report.html", title=title)
         return record
 
-    def _step(self, step: int) -> dict[str, float | Tensor]:
-        """Do the 1-based `step`; its row of numbers, some still on the device."""
+    def _step(self, step: int) -> LateRow:
+        """Do the 1-based `step`; its row of numbers, some not known yet."""
         run, state, optimizer = self.run, self.state, self.state.optimizer
-        started = time.perf_counter()
+        timer = StepTimer(state.device)
         lr = run.optim.lr * run.schedule.factor(step - 1, run.steps)
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -143,12 +143,12 @@ class _Trainer:
         optimizer.zero_grad()
         state.step = step
         tokens = run.data.batch_size * run.data.sequence_length
-        rate = tokens / (time.perf_counter() - started)
-        row: dict[str, float | Tensor] = {"step": step, "loss": loss, "lr": lr, "grad_norm": grad_norm}
-        row |= {"tokens": step * tokens, "tokens_per_second": rate}
+        seconds = timer.stop()
+        row: dict[str, Any] = {"step": step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens": step * tokens}
+        row["tokens_per_second"] = lambda: tokens / seconds()
         row["epoch"] = self.sampler.epoch(step, run.data.batch_size)
-        if self.peak:
-            row["mfu"] = rate * self.flops_per_token / self.peak
+        if peak := self.peak:
+            row["mfu"] = lambda: tokens / seconds() * self.flops_per_token / peak
         if _due(step, run.metrics.every):
             row |= self._readings(step)
         if step == run.steps or _due(step, run.evaluation.every):
@@ -189,7 +189,7 @@ class _Trainer:
         """The precision to use; a resumed run keeps the one that was measured when it began."""
         stored = self.folder.path / "environment.json"
         if self.last_step >= 0 and stored.exists():
-            before = read_json(stored)
+            before = read_json(stored, "precision", "precision_seconds")
             return {"precision": before["precision"], "precision_seconds": before["precision_seconds"]}
         part = next(self._parts(1, self.run.data.micro_batches))
         state = self.state

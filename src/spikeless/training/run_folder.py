@@ -43,7 +43,7 @@ class RunFolder:
             return
         if not resume:
             raise UserError(f"{self.path} already holds a run; add --resume to go on with it, or choose another --out")
-        stored = read_json(self.path / "run.json")
+        stored = read_json(self.path / "run.json", "config", "data_hash")
         changes = [
             f"  {path}: {old!r} -> {new!r}"
             for path, (old, new) in _differences(stored["config"], to_dict(run)).items()
@@ -68,7 +68,7 @@ class RunFolder:
             SpikelessWarning: the resumed run will not be bit-identical to an uninterrupted one.
         """
         if (self.path / "environment.json").exists():
-            before = read_json(self.path / "environment.json")
+            before = read_json(self.path / "environment.json", *DECIDES_BITS)
             other = [
                 f"{k} {before.get(k)} -> {environment[k]}" for k in DECIDES_BITS if before.get(k) != environment[k]
             ]

@@ -1,0 +1,206 @@
+"""Every verb, end to end, on a run of a blink."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spikeless.cli.list import ROOMS
+from spikeless.config import find, names_in
+from spikeless.training.checkpoints import Checkpoints
+
+
+def status(folder):
+    return json.loads((folder / "status.json").read_text())
+
+
+def steps_logged(folder):
+    return [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+# --- train ---
+
+
+def test_train_writes_a_run(finished):
+    assert status(finished) == {"state": "finished", "step": 3, "message": ""}
+    assert steps_logged(finished) == [0, 1, 2, 3]
+    assert Checkpoints(finished).steps() == [3]
+    assert {"report.html", "run.json", "environment.json", "tokenizer.json"} <= {
+        path.name for path in finished.iterdir()
+    }
+
+
+def test_train_says_how_it_went_and_resumes_for_longer(desk, spikeless):
+    done = spikeless("train gpt2_nano --with scaled_embed --with 'mlra(rank=4)' $TINY --set schedule=constant")
+    assert done.code == 0
+    assert "runs/gpt2_nano-mlra(rank=4)-scaled_embed/report.html" in done.out
+    assert "scaled_embed" in done.out
+    longer = "train gpt2_nano --with 'mlra(rank=4)+scaled_embed' $TINY --set schedule=constant --set steps=5 --resume"
+    assert spikeless(longer).code == 0
+    assert steps_logged(desk / "runs" / "gpt2_nano-mlra(rank=4)-scaled_embed") == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_run_that_explodes_exits_1_and_keeps_the_last_good_checkpoint(desk, spikeless):
+    """The rate is so large that the second forward pass overflows; the first step was still finite."""
+    line = "train gpt2_nano $TINY --set steps=8 --set gradients=none --set checkpoint.every=1 --out boom"
+    done = spikeless(f"{line} --set optim.lr=1e10")
+    assert done.code == 1
+    assert "unhealthy: boom stopped at step 2: non-finite loss = nan" in done.err
+    assert f"the last good checkpoint is {Checkpoints(desk / 'boom').path(1).relative_to(desk)}" in done.err
+    assert status(desk / "boom")["state"] == "unhealthy"
+    assert "step 2" in status(desk / "boom")["message"]
+    assert '"loss": "NaN"' in (desk / "boom" / "metrics.jsonl").read_text()
+    assert (desk / "boom" / "report.html").exists()
+    for step in Checkpoints(desk / "boom").steps():
+        tensors = load_file(Checkpoints(desk / "boom").path(step) / "model.safetensors")
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
+    asked = spikeless("generate boom --max-tokens 2")
+    assert (asked.code, "non-finite logits" in asked.err) == (2, True)
+
+
+def test_a_run_that_explodes_at_once_publishes_nothing(desk, spikeless):
+    done = spikeless(
+        "train gpt2_nano $TINY --set optim.lr=1e30 --set gradients=none --set checkpoint.every=1 --out boom"
+    )
+    assert done.code == 1
+    assert "step 1: a parameter is not finite; none was saved yet" in done.err
+    assert Checkpoints(desk / "boom").steps() == []
+
+
+def test_a_technique_of_the_users_own_is_found_where_they_stand(desk, spikeless):
+    (desk / "my_lab").mkdir()
+    (desk / "my_lab" / "cli_tricks.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from spikeless.config import replace_at\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Louder:\n"
+        "    by: float = 3.0\n"
+        "    def __call__(self, run):\n"
+        "        return replace_at(run, {'model.embedding.multiplier': self.by})\n"
+    )
+    done = spikeless("train gpt2_nano --with 'my_lab.cli_tricks:Louder(by=2)' $TINY --out louder")
+    assert done.code == 0
+    config = json.loads((desk / "louder" / "run.json").read_text())["config"]
+    assert config["model"]["embedding"]["multiplier"] == 2.0
+    assert spikeless("show gpt2_nano --with my_lab.cli_tricks:Louderer").code == 2
+
+
+@pytest.mark.parametrize("name", ["[bold]", "a[/b]", "a b", "héllo"])
+def test_a_folder_may_have_any_name(name, desk, spikeless):
+    done = spikeless(f"train gpt2_nano $TINY --set steps=1 --out '{name}'")
+    assert done.code == 0
+    assert f"report: {name}/report.html" in done.out
+
+
+@pytest.mark.parametrize("name", names_in("recipes"))
+def test_a_dry_run_tells_the_cost_and_trains_nothing(name, tmp_path, monkeypatch, spikeless):
+    monkeypatch.chdir(tmp_path)
+    done = spikeless(f"train {name} --dry-run --device cpu")
+    assert done.code == 0
+    wanted = (
+        "parameters",
+        "tokens per step",
+        "steps",
+        "memory while training",
+        "disk per checkpoint",
+        "FLOPs per step",
+    )
+    for quantity in (*wanted, "time per step", "time in all", "GFLOP/s measured"):
+        assert quantity in done.out
+    assert f"{find('recipes', name)().steps:,}" in done.out
+    assert not list(tmp_path.iterdir())
+
+
+# --- show, list, runs, report ---
+
+
+def test_show_prints_the_configuration_and_what_changed(spikeless):
+    done = spikeless("show gpt2_nano --with scaled_embed --set steps=3 --data 'text:[a-z]/[/b]*.txt'")
+    assert done.code == 0
+    assert '"steps": 3' in done.out
+    table = done.out.partition("scaled_embed against gpt2_nano")[2]
+    assert "model.embedding.multiplier" in table
+    assert "text:[a-z]/[/b]*.txt" in table
+    assert "no change against the plain gpt2_nano" in spikeless("show gpt2_nano").out
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_list_names_every_part_with_what_it_is(room, spikeless):
+    done = spikeless(f"list {room}")
+    assert done.code == 0
+    for name in names_in(ROOMS[room]):
+        assert name in done.out
+    assert len(done.out.splitlines()) >= 4 + len(names_in(ROOMS[room]))
+
+
+def test_runs_and_report_find_runs_in_a_folder(finished, tmp_path, spikeless):
+    assert "baseline" in spikeless(f"runs {finished.parent}").out
+    done = spikeless(f"report {finished.parent} --out {tmp_path / 'new' / 'all.html'}")
+    assert done.code == 0
+    assert (tmp_path / "new" / "all.html").read_text().startswith("<!")
+
+
+# --- compare ---
+
+
+def test_compare_trains_each_arm_and_goes_on_when_run_again(desk, spikeless):
+    line = "compare gpt2_nano --arms 'baseline; scaled_embed' $TINY --out both"
+    first = spikeless(line)
+    assert first.code == 0
+    assert "baseline" in first.out
+    assert "scaled_embed" in first.out
+    assert "report: both/report.html" in first.out
+    metrics = [(desk / "both" / f"{arm}-seed0" / "metrics.jsonl") for arm in ("baseline", "scaled_embed")]
+    before = [file.read_text() for file in metrics]
+    assert spikeless(line).code == 0
+    assert [file.read_text() for file in metrics] == before
+
+
+# --- generate ---
+
+
+@pytest.mark.parametrize("options", ["", "--temperature 0", "--top-k 3", "--top-p 0.5 --seed 4", "--max-tokens 60"])
+def test_generate_continues_the_prompt_and_repeats_itself(options, finished, spikeless):
+    line = f"generate {finished} --prompt 'the cat' --max-tokens 12 {options}"
+    one, other = spikeless(line), spikeless(line)
+    assert one.code == 0
+    assert one.out.startswith("the cat")
+    assert one == other
+
+
+def test_generate_takes_no_prompt_any_text_and_one_checkpoint(finished, spikeless):
+    assert spikeless(f"generate {finished} --max-tokens 5").code == 0
+    done = spikeless(f"generate {Checkpoints(finished).path(3)} --prompt '[bold]é 🐈' --max-tokens 5")
+    assert done.out.startswith("[bold]é 🐈")
+
+
+# --- as users start it ---
+
+
+def test_the_command_in_a_process_of_its_own(desk):
+    command = [sys.executable, "-c", "from spikeless.cli import main; main()"]
+    good = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
+    assert good.returncode == 0
+    for verb in ("train", "compare", "generate", "show", "list", "runs", "report"):
+        assert verb in good.stdout
+    bad = subprocess.run([*command, "show", "nope"], capture_output=True, text=True, check=False)
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr.startswith("error: no recipe is called 'nope'")
+
+
+def test_a_broken_checkpoint_is_said_and_survived(desk, spikeless):
+    assert spikeless("train gpt2_nano $TINY --set checkpoint.every=1 --out run").code == 0
+    (Checkpoints(desk / "run").path(3) / "model.safetensors").write_bytes(b"")
+    done = spikeless("generate run --max-tokens 3")
+    assert done.code == 0
+    assert done.err.startswith("warning: ")
+    assert "using the one before it" in done.err
+
+
+def test_the_session_is_left_as_it_was(spikeless):
+    threads, default = torch.get_num_threads(), torch.get_default_dtype()
+    spikeless("show gpt2_nano")
+    assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, default)
