@@ -49,6 +49,7 @@ def main(recipe: str = "gpt2_124m") -> None:
     tokens = [torch.randint(run.model.vocab_size, (TOKENS // length, length + 1)) for _ in range(MICRO_BATCHES)]
     closures = tuple(lambda t=t: objective(t[:, :-1], t[:, 1:]) for t in tokens)
     state = TrainState(model, run.optim.build(model.named_parameters()), device)
+    state.step = 100
     for parameter in model.parameters():  # a state of Adam as after many steps
         state.optimizer.state[parameter] = {
             "exp_avg": torch.randn_like(parameter) * 1e-3,

@@ -27,7 +27,9 @@ def close(readings, mean, std, expected):
     assert (readings[mean].item(), readings[std].item()) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("transform", [1.0, 4.9, -2.0, layer_norm, lambda rows: rows * 4.9], ids=str)
+@pytest.mark.parametrize(
+    "transform", [1.0, 4.9, -2.0, layer_norm, lambda rows: rows * 4.9], ids=["1", "4.9", "-2", "norm", "function"]
+)
 def test_every_reading_is_that_of_the_definition(transform):
     readings = tev(Snapshot(embedding=E, positions=P, transform=transform, at_start={"tev/mean": 0.5}))
     rows, positions = E.double(), P.double()

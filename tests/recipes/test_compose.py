@@ -89,7 +89,9 @@ def test_the_order_does_not_matter():
     assignments = ["model.width=64", "schedule=wsd(decay_share=0.5)", "schedule.warmup_steps=3", "optim.lr=0.1"]
     assignments.append("model.attention.projection.init=factor")
     runs = {compose("gpt2_nano", order, assignments) for order in itertools.permutations(techniques)}
-    runs |= {compose("gpt2_nano", techniques, order) for order in itertools.permutations(assignments)}
+    runs |= {
+        compose("gpt2_nano", techniques, order) for order in (assignments[::-1], assignments[2:] + assignments[:2])
+    }
     assert len(runs) == 1
     assert runs.pop().schedule == WSD(decay_share=0.5, warmup_steps=3)
 
