@@ -19,7 +19,7 @@ def deep_nano() -> RunConfig:
         model=GPT2.config(num_layers=48, width=48, num_heads=4, context_length=128),
         init=InitConfig(scheme=SmallInit()),
         data=DataConfig(tokenizer="bpe:2048", batch_size=8, sequence_length=128),
-        optim=AdamW(lr=1e-2),
+        optim=AdamW(lr=1e-2, weight_decay=0.01),
         schedule=Cosine(warmup_steps=10),
         checkpoint=CheckpointConfig(every=50),
         evaluation=EvaluationConfig(every=50, tokens=32768),
