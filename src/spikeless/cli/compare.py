@@ -34,7 +34,7 @@ def compare(
 ) -> None:
     """Train arms on the same data in the same order, and report how they did. Run again to resume."""
     console = Console(highlight=False)
-    run = described_run(recipe, None, assignments, data, tokenizer, device, precision)
+    run = described_run(recipe, None, None, data, tokenizer, device, precision)
     folder = output_folder(out, "compare", run.recipe)
     with live_progress(console) as progress:
 
@@ -42,7 +42,9 @@ def compare(
             return LiveLine(progress, arm.label + (f" seed {arm.run.seed}" if seeds > 1 else ""), arm.run.steps)
 
         command = shlex.join(["spikeless", *sys.argv[1:]])
-        records = spikeless.experiments.compare.compare(run, arms, folder, seeds=seeds, command=command, watch=watch)
+        records = spikeless.experiments.compare.compare(
+            run, arms, folder, seeds=seeds, assignments=assignments or (), command=command, watch=watch
+        )
     console.print(summary_table(records))
     if records[-1].status.get("state") == "interrupted":
         console.print("interrupted; the same command goes on", soft_wrap=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 
-from spikeless import stabilizers
 from spikeless.data import prepare
 from spikeless.errors import UnhealthyRun, UserError
 from spikeless.loggers import Logger
+from spikeless.recipes import adapt
 from spikeless.report import RunRecord, read_run, write_report
 from spikeless.run import RunConfig
-from spikeless.training.build import build_model, check_buildable, fill_vocabulary
+from spikeless.training.build import build_model, fill_vocabulary
 from spikeless.training.environment import resolve_device
 from spikeless.training.loop import train
 from spikeless.training.objective import choose_precision
@@ -51,7 +51,7 @@ def parse_arms(text: str) -> list[list[str]]:
     return [[] if each == BASELINE else [each] for each in arms]
 
 
-def plan(run: RunConfig, arms: str, folder: Path, seeds: int = 1) -> list[Arm]:
+def plan(run: RunConfig, arms: str, folder: Path, seeds: int = 1, assignments: Sequence[str] = ()) -> list[Arm]:
     """All runs of a comparison; wrong arms are refused here, before anything is trained.
 
     Raises:
@@ -59,15 +59,13 @@ def plan(run: RunConfig, arms: str, folder: Path, seeds: int = 1) -> list[Arm]:
     """
     if seeds < 1:
         raise UserError(f"--seeds {seeds} is out of range; use a whole number from 1")
-    treated = [stabilizers.apply(run, techniques) for techniques in parse_arms(arms)]
+    treated = [adapt(run, techniques, assignments) for techniques in parse_arms(arms)]
     labels = [label_of(each) for each in treated]
     twice = {label for label in labels if labels.count(label) > 1}
     if twice:
         raise UserError(f"--arms names {', '.join(sorted(twice))} more than once")
-    for each in treated:
-        check_buildable(each)
     return [
-        Arm(replace(each, seed=run.seed + seed), folder / f"{_folder_name(label_of(each))}-seed{run.seed + seed}")
+        Arm(replace(each, seed=each.seed + seed), folder / f"{_folder_name(label_of(each))}-seed{each.seed + seed}")
         for each in treated
         for seed in range(seeds)
     ]
@@ -79,6 +77,7 @@ def compare(
     folder: str | Path,
     *,
     seeds: int = 1,
+    assignments: Sequence[str] = (),
     command: str | None = None,
     watch: Callable[[Arm], Logger] | None = None,
 ) -> list[RunRecord]:
@@ -91,6 +90,7 @@ def compare(
         arms: see `parse_arms`.
         folder: one run folder per arm and seed goes in here.
         seeds: runs per arm, with seeds run.seed, run.seed + 1, …
+        assignments: `path=value` for every arm; refused where an arm's technique sets the same thing.
         command: what the report says it was made with.
         watch: gives a logger for each run.
 
@@ -98,8 +98,8 @@ def compare(
         UserError: a wrong arm or configuration; arms that would differ in more than their techniques.
     """
     path = Path(folder)
-    planned = plan(run, arms, path, seeds)
-    precision = _common_precision(run, planned)
+    planned = plan(run, arms, path, seeds, assignments)
+    precision = _common_precision(planned)
     records = []
     for arm in planned:
         loggers = [watch(arm)] if watch else []
@@ -114,8 +114,9 @@ def compare(
     return records
 
 
-def _common_precision(run: RunConfig, arms: Sequence[Arm]) -> str:
+def _common_precision(arms: Sequence[Arm]) -> str:
     """One precision for all arms: "auto" is measured once, on the first; a finished part keeps its own."""
+    run = arms[0].run
     if run.precision != "auto":
         return run.precision
     for arm in arms:

@@ -12,13 +12,18 @@ from spikeless.errors import UserError
 from spikeless.run import RunConfig
 from spikeless.training.build import check_buildable
 
-__all__ = ["compose"]
+__all__ = ["adapt", "compose"]
 
 RECORDS = {"recipe": "name another recipe instead", "techniques": "use --with"}
 
 
 def compose(recipe: str, techniques: Sequence[str] = (), assignments: Sequence[str] = ()) -> RunConfig:
-    """A recipe with `path=value` assignments and techniques, as the command line gives them.
+    """A recipe with techniques and `path=value` assignments, as the command line gives them; see `adapt`."""
+    return adapt(find("recipes", recipe)(), techniques, assignments)
+
+
+def adapt(run: RunConfig, techniques: Sequence[str] = (), assignments: Sequence[str] = ()) -> RunConfig:
+    """A run with techniques and `path=value` assignments.
 
     Assignments come first, so that a technique sees the sizes that were asked for; those to a part that a
     technique brings come after it. Their order does not matter: a whole part is set before what is inside it.
@@ -26,7 +31,6 @@ def compose(recipe: str, techniques: Sequence[str] = (), assignments: Sequence[s
     Raises:
         UserError: unknown recipe, technique or path, a wrong value, or two that set the same thing.
     """
-    run = find("recipes", recipe)()
     known = set(paths(run))
     assignments = sorted(assignments, key=lambda each: each.partition("=")[0].count("."))
     for each in assignments:
