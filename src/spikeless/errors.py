@@ -26,4 +26,5 @@ def nearest(name: str, valid: Iterable[str], what: str = "name") -> str:
         close = [full for full in names if full.rpartition(".")[2] == name.rpartition(".")[2]][:3]
     if close:
         return f"did you mean {' or '.join(repr(each) for each in close)}?"
-    return f"valid {what}s: {', '.join(names) if names else 'none'}"
+    plural = f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"valid {plural}: {', '.join(names) if names else 'none'}"

@@ -33,7 +33,7 @@ def test_flops_are_those_that_torch_counts(family, sizes, technique, length, tin
 
 @pytest.mark.parametrize("name", names_in("recipes"))
 def test_an_estimate_is_of_the_run(name, monkeypatch):
-    monkeypatch.setattr("spikeless.training.estimate._rate", lambda device: (2e9, "assumed"))
+    monkeypatch.setattr("spikeless.training.estimate._rate", lambda device: (1e3, "assumed"))
     run = find("recipes", name)()
     run = replace_at(run, {"model.vocab_size": parse_tokenizer(run.data.tokenizer).vocab_size})
     cost = estimate(run, CPU)
@@ -42,13 +42,16 @@ def test_an_estimate_is_of_the_run(name, monkeypatch):
     assert cost.checkpoint == 12 * cost.parameters
     assert cost.memory > 16 * cost.parameters
     assert cost.flops_per_step > 6 * cost.parameters * cost.tokens_per_step * 0.5
-    assert cost.seconds_per_step == cost.flops_per_step / 2e9
+    assert cost.seconds_per_step == cost.flops_per_step / 1e3
 
 
-def test_a_cpus_rate_is_measured(tiny_run):
-    cost = estimate(tiny_run(), CPU)
-    assert 1e8 < cost.rate < 1e14
-    assert "GFLOP/s measured" in cost.rate_source
+def test_a_small_models_step_is_measured_and_a_large_ones_rate(tiny_run):
+    small = estimate(tiny_run(), CPU)
+    assert small.source == "a forward and backward pass measured here"
+    assert 1e-4 < small.seconds_per_step < 10
+    large = estimate(find("recipes", "gpt2_124m")(), CPU)
+    assert "GFLOP/s measured" in large.source
+    assert 1e8 < large.flops_per_step / large.seconds_per_step < 1e14
 
 
 def test_the_disk_is_what_a_checkpoint_takes(tmp_path, quick_run):

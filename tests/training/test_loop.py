@@ -47,6 +47,21 @@ def test_it_is_plain_training(tmp_path, quick_run):
         assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
 
 
+def test_the_exact_gradient_variance_is_that_of_the_step(tmp_path, quick_run):
+    """Read before the optimizer's step: step 1's is that of the initial weights on the first batch."""
+    run = replace_at(quick_run, {"steps": 1, "metrics.every": 1, "metrics.diagnostics": ("gradient_variance_exact",)})
+    train(run, tmp_path)
+    data = prepare(run.data.spec, run.data.tokenizer, validation_fraction=run.data.validation_fraction)
+    model = build_model(fill_vocabulary(run, data.tokenizer), "cpu")
+    gradients = []
+    for inputs, targets in zip(*Sampler(data.train, run.data.sequence_length, run.seed).batch(0, 4), strict=True):
+        loss = torch.nn.functional.cross_entropy(model(inputs[None]).flatten(0, 1), targets)
+        gradients.append(torch.autograd.grad(loss, model.embedding.weight)[0])
+    expected = torch.stack(gradients).double().var(0, correction=1).mean().item() / 4
+    reading = rows_of(tmp_path)[1]["gradient_variance/exact/token_embedding"]
+    assert reading == pytest.approx(expected, rel=1e-3)
+
+
 def test_micro_batches_change_nothing_but_rounding(tmp_path, quick_run):
     run = replace_at(quick_run, {"steps": 5})
     train(run, tmp_path / "one")

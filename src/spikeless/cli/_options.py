@@ -20,7 +20,7 @@ With = Annotated[
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting as path=value, e.g. optim.lr=1e-3; may be repeated.")
 ]
-Data = Annotated[str | None, typer.Option("--data", help="The corpus: pydocs, or text:GLOB.")]
+Data = Annotated[str | None, typer.Option("--data", help="The corpus: pydocs, or text:GLOB[,validation=GLOB].")]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="bpe:N or bytes.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from spikeless.config import find, names_in
@@ -15,6 +16,7 @@ __all__ = ["list_parts"]
 
 ROOMS = {
     "recipes": "recipes",
+    "models": "models",
     "stabilizers": "stabilizers",
     "diagnostics": "diagnostics",
     "corpora": "data.corpora",
@@ -39,5 +41,5 @@ def list_parts(what: Annotated[str, typer.Argument(help=", ".join(ROOMS))]) -> N
         table = Table("name", "what it is")
         for name in names_in(ROOMS[what]):
             documentation = inspect.getdoc(find(ROOMS[what], name)) or ""
-            table.add_row(name, documentation.partition("\n")[0])
+            table.add_row(name, escape(documentation.partition("\n")[0]))
     console.print(table)

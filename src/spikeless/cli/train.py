@@ -80,7 +80,7 @@ def _cost(run: RunConfig) -> Table:
         ("FLOPs per step", f"{cost.flops_per_step:.3g}"),
         ("time per step (estimate)", _duration(cost.seconds_per_step)),
         ("time in all (estimate)", _duration(cost.seconds_per_step * run.steps)),
-        ("estimated from", cost.rate_source),
+        ("estimated from", cost.source),
     ):
         table.add_row(name, value)
     return table

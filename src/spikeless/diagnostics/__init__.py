@@ -11,12 +11,12 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["Diagnostic", "Snapshot"]
+__all__ = ["Diagnostic", "Snapshot", "before_step", "is_before_step"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """What a diagnostic may look at, after an optimizer step.
+    """What a diagnostic may look at, after an optimizer step, or before it if it says so.
 
     Attributes:
         embedding: the input embedding's table [V, D].
@@ -49,3 +49,14 @@ class Diagnostic(Protocol):
     def __call__(self, snapshot: Snapshot) -> dict[str, Tensor]:
         """Readings by key, scalars on the device."""
         ...
+
+
+def before_step(diagnostic: Diagnostic) -> Diagnostic:
+    """Mark a diagnostic that is about the parameters which a step starts from."""
+    vars(diagnostic)["before_step"] = True
+    return diagnostic
+
+
+def is_before_step(diagnostic: Diagnostic) -> bool:
+    """True if a diagnostic is to be read before the optimizer's step."""
+    return vars(diagnostic).get("before_step", False)

@@ -5,7 +5,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-from spikeless.diagnostics import Snapshot
+from spikeless.diagnostics import Snapshot, before_step
 from spikeless.errors import UserError
 
 __all__ = ["gradient_variance_exact"]
@@ -13,6 +13,7 @@ __all__ = ["gradient_variance_exact"]
 FEWEST = 4
 
 
+@before_step
 def gradient_variance_exact(snapshot: Snapshot) -> dict[str, Tensor]:
     """Variance of the step's gradient, from M >= 4 equal micro-batches, averaged per group [gradient^2].
 

@@ -21,7 +21,7 @@ def tev(snapshot: Snapshot) -> dict[str, Tensor]:
     Raw readings of differently parametrised embeddings do not compare. Which rows and which degrees of
     freedom the paper used is open; our definition is all rows of the input embedding and population moments.
 
-    Reference: arXiv 2409.07787, section 3.1; effective and relative are our definitions.
+    Reference: Chung et al., arXiv 2409.07787; effective and relative are our definitions.
     """
     mean_position = None if snapshot.positions is None else snapshot.positions.float().mean(0)
     variance, covariance = row_moments(snapshot.embedding, against=mean_position)

@@ -1,4 +1,4 @@
-"""The 1.7B shape of Spike No More (arXiv 2312.16903), from its Vanilla initialisation."""
+"""A 1.7B shape after Spike No More (arXiv 2312.16903), from its Vanilla initialisation."""
 
 from spikeless.init import InitConfig
 from spikeless.init.small import SmallInit
@@ -11,7 +11,7 @@ __all__ = ["spike_no_more_1p7b"]
 
 
 def spike_no_more_1p7b() -> RunConfig:
-    """The 1.7B shape of Spike No More (arXiv 2312.16903), from its Vanilla initialisation."""
+    """A 1.7B shape after Spike No More (arXiv 2312.16903), from its Vanilla initialisation."""
     return RunConfig(
         recipe="spike_no_more_1p7b",
         steps=36000,

@@ -5,7 +5,7 @@ Prevents:   large embedding gradients early in training; the shortcut stays smal
 Watch:      grad_norm, tev/relative
 Cost:       one multiply-add per token
 Conflicts:  none
-Reference:  Zeng et al. 2022 (GLM-130B); Takase et al., arXiv 2312.16903, section 4
+Reference:  Zeng et al. 2022 (GLM-130B); Takase et al., arXiv 2312.16903
 
 e <- gamma e + (1 - gamma) stop_gradient(e). With a tied head only the input path shrinks; with an untied
 one Adam nearly cancels the constant, which it sees only through epsilon and clipping.

@@ -5,7 +5,7 @@ Prevents:   gradient growth through the first norms: the shortcut has standard d
 Watch:      tev/effective_mean, grad_norm
 Cost:       one norm per token; a learnable gain
 Conflicts:  scaled_embed, embed_std_one
-Reference:  Takase et al., arXiv 2312.16903, section 4; BLOOM (Le Scao et al. 2022)
+Reference:  Takase et al., arXiv 2312.16903; BLOOM (Le Scao et al. 2022)
 
 Our definition: LayerNorm for gpt2, RMSNorm for llama, learnable gain, on the token embedding before
 positions. Never insert it into a model that was trained without it.

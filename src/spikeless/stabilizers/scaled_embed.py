@@ -5,7 +5,7 @@ Prevents:   gradient growth through the first norms, which scale it by 1/sigma_x
 Watch:      tev/effective_mean, grad_norm
 Cost:       one multiply per token
 Conflicts:  embed_norm, embed_std_one
-Reference:  Takase et al., arXiv 2312.16903, section 4
+Reference:  Takase et al., arXiv 2312.16903
 
 The multiplier is sqrt(D), not 1/sigma: from small init the vectors' standard deviation becomes
 sqrt(2/5) = 0.632. A tied head keeps its small weights, so the logits at initialisation do not change scale.

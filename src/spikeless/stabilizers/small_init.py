@@ -5,7 +5,7 @@ Prevents:   large sub-layers (condition 1); leaves the shortcut small, so not co
 Watch:      grad_norm, tev/mean
 Cost:       none
 Conflicts:  gpt2_init, xavier_init
-Reference:  Nguyen & Salazar 2019; Takase et al., arXiv 2312.16903, section 2
+Reference:  Nguyen & Salazar 2019; Takase et al., arXiv 2312.16903
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ Prevents:   nothing here: it meets neither condition, large sub-layers included
 Watch:      grad_norm, tev/mean
 Cost:       none
 Conflicts:  gpt2_init, small_init
-Reference:  Glorot & Bengio 2010; Takase et al., arXiv 2312.16903, table of methods
+Reference:  Glorot & Bengio 2010; Takase et al., arXiv 2312.16903
 """
 
 from dataclasses import dataclass

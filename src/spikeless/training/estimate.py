@@ -10,10 +10,12 @@ from spikeless.roles import Role, role_of
 from spikeless.run import RunConfig
 from spikeless.training.build import build_model
 from spikeless.training.environment import peak_flops
+from spikeless.training.objective import Objective, time_pass
 
 __all__ = ["Estimate", "estimate", "flops_per_token"]
 
 EXPECTED_MFU = 0.4  # of a GPU's peak; what well-tuned runs reach
+MEASURABLE = 1.0  # a step that arithmetic puts below this is measured [s]
 SHARE_OF_GEMM = 0.6  # of the measured rate of large matrix products, for a CPU
 
 
@@ -28,8 +30,8 @@ class Estimate:
         memory: parameters, gradients, Adam's moments and activations, fp32 [bytes].
         checkpoint: on disk, each [bytes].
         flops_per_step: forward and backward [FLOP].
-        seconds_per_step: estimated from `rate` [s].
-        rate: assumed arithmetic rate [FLOP/s], and where it comes from.
+        seconds_per_step: [s].
+        source: where the time comes from.
     """
 
     parameters: int
@@ -39,17 +41,19 @@ class Estimate:
     checkpoint: int
     flops_per_step: float
     seconds_per_step: float
-    rate: float
-    rate_source: str
+    source: str
 
 
 def estimate(run: RunConfig, device: torch.device) -> Estimate:
-    """Count and estimate, on the meta device; only the arithmetic rate is measured, for a fraction of a second."""
+    """Count on the meta device; the time comes from a measured step where that takes a moment, else from arithmetic."""
     model = build_model(run, "meta")
     parameters = sum(p.numel() for p in model.parameters())
     tokens_per_step = run.data.batch_size * run.data.sequence_length
     flops = flops_per_token(model, run.data.sequence_length) * tokens_per_step
     rate, source = _rate(device)
+    seconds = flops / rate
+    if seconds < MEASURABLE:  # small models are bound by overhead, not by arithmetic: take the real time
+        seconds, source = _measure(run, device), "a forward and backward pass measured here"
     return Estimate(
         parameters=parameters,
         tokens_per_step=tokens_per_step,
@@ -57,9 +61,8 @@ def estimate(run: RunConfig, device: torch.device) -> Estimate:
         memory=16 * parameters + _activation_bytes(run),
         checkpoint=12 * parameters,
         flops_per_step=flops,
-        seconds_per_step=flops / rate,
-        rate=rate,
-        rate_source=source,
+        seconds_per_step=seconds,
+        source=source,
     )
 
 
@@ -86,6 +89,15 @@ def _activation_bytes(run: RunConfig) -> int:
     tokens = run.data.batch_size // run.data.micro_batches * run.data.sequence_length
     logits = 3 * 4 * run.loss.chunk_tokens * (run.model.vocab_size or 0)
     return 34 * 2 * tokens * run.model.width * run.model.num_layers + logits
+
+
+def _measure(run: RunConfig, device: torch.device) -> float:
+    """Time of the forward and backward passes of one step on random tokens [s]."""
+    model = build_model(run, device)
+    objective = Objective(model, run.loss, device, "fp32" if run.precision == "auto" else run.precision)
+    shape = (run.data.batch_size // run.data.micro_batches, run.data.sequence_length)
+    tokens = torch.randint(run.model.vocab_size or 1, shape)
+    return run.data.micro_batches * time_pass(objective, model, (tokens, tokens))
 
 
 def _rate(device: torch.device) -> tuple[float, str]:

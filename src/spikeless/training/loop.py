@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spikeless.config import find
 from spikeless.data import PreparedData, Sampler, load_tokenizer, prepare, validation_batches
+from spikeless.diagnostics import is_before_step
 from spikeless.errors import UnhealthyRun, UserError
 from spikeless.files import locked, read_json
 from spikeless.loggers import Logger
@@ -126,6 +127,7 @@ class _Trainer:
     def _step(self, step: int) -> LateRow:
         """Do the 1-based `step`; its row of numbers, some not known yet."""
         run, state, optimizer = self.run, self.state, self.state.optimizer
+        early = self._readings(step, before=True) if _due(step, run.metrics.every) else {}
         timer = StepTimer(state.device)
         lr = run.optim.lr * run.schedule.factor(step - 1, run.steps)
         for group in optimizer.param_groups:
@@ -150,7 +152,7 @@ class _Trainer:
         if peak := self.peak:
             row["mfu"] = lambda: tokens / seconds() * self.flops_per_token / peak
         if _due(step, run.metrics.every):
-            row |= self._readings(step)
+            row |= early | self._readings(step, before=False)
         if step == run.steps or _due(step, run.evaluation.every):
             row["val_loss"] = state.val_loss = self._evaluate()
         return row
@@ -161,18 +163,20 @@ class _Trainer:
         for index in range(count):
             yield self.sampler.batch(step - 1, self.run.data.batch_size, index * size, size)
 
-    def _readings(self, step: int) -> dict[str, Tensor]:
+    def _readings(self, step: int, before: bool) -> dict[str, Tensor]:
+        """What the diagnostics say, of those to be read before the optimizer's step or of those after it."""
         count = math.gcd(self.run.data.batch_size, max(4, self.run.data.micro_batches))
         parts = tuple(lambda part=part: self.objective(*part) for part in self._parts(step, count))
         snapshot = self.state.snapshot(self.run.data.sequence_length, parts)
-        return {key: value for diagnostic in self.diagnostics for key, value in diagnostic(snapshot).items()}
+        due = [each for each in self.diagnostics if is_before_step(each) is before]
+        return {key: value for diagnostic in due for key, value in diagnostic(snapshot).items()}
 
     def _evaluate(self) -> float:
         return evaluate(self.objective, _validation(self.run, self.data))
 
     def _read_start(self, journal: Journal) -> None:
         """Row 0: the untrained model; later readings refer to it."""
-        readings = read_row(self._readings(1)) if self.run.metrics.every else {}
+        readings = read_row(self._readings(1, before=False)) if self.run.metrics.every else {}
         self.state.at_start = readings
         self.state.val_loss = self._evaluate()
         journal.write({"step": 0, "tokens": 0, "val_loss": self.state.val_loss, **readings})

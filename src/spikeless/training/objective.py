@@ -12,7 +12,7 @@ from spikeless.nn.transformer import Transformer
 from spikeless.run import Precision
 from spikeless.shapes import Tokens
 
-__all__ = ["Objective", "choose_precision", "evaluate"]
+__all__ = ["Objective", "choose_precision", "evaluate", "time_pass"]
 
 WORTHWHILE = 0.95  # bf16 must take less than this share of fp32's time to be chosen
 
@@ -65,11 +65,12 @@ def choose_precision(
     """
     if wanted != "auto":
         return wanted, {}
-    seconds = {p: _time_pass(Objective(model, loss, device, p), model, batch) for p in ("fp32", "bf16")}
+    seconds = {p: time_pass(Objective(model, loss, device, p), model, batch) for p in ("fp32", "bf16")}
     return ("bf16" if seconds["bf16"] < WORTHWHILE * seconds["fp32"] else "fp32"), seconds
 
 
-def _time_pass(objective: Objective, model: Transformer, batch: tuple[Tensor, Tensor]) -> float:
+def time_pass(objective: Objective, model: Transformer, batch: tuple[Tensor, Tensor]) -> float:
+    """Time of a forward and backward pass [s]; nothing of the model changes."""
     parameters, best = list(model.parameters()), float("inf")
     for _ in range(3):  # the first one warms up; the least disturbed one counts
         started = time.perf_counter()
