@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from spikeless.config import replace_at, to_dict
 from spikeless.errors import SpikelessWarning, UserError
-from spikeless.training.checkpoints import Checkpoints
+from spikeless.training.checkpoints import Checkpoints, read_checkpoint
 from spikeless.training.loop import train
 
 CHILD = """
@@ -160,6 +160,36 @@ def test_a_broken_checkpoint_is_passed_over_loudly(tmp_path, eight_steps, part, 
     with pytest.warns(SpikelessWarning, match="step-00000008.*using the one before it"):
         train(run, folder, resume=True)
     assert_same_run(whole, folder)
+    assert (folder / "checkpoints" / "latest").read_text() == "step-00000008\n"
+
+
+@pytest.mark.parametrize("when", ["resume", "prune"])
+def test_an_old_broken_checkpoint_or_a_strange_name_harms_nothing(tmp_path, eight_steps, when):
+    run, whole = eight_steps
+    folder = shutil.copytree(whole, tmp_path / "broken")
+    (Checkpoints(folder).path(4) / "state.json").unlink()
+    shutil.copytree(Checkpoints(folder).path(8), folder / "checkpoints" / "step-00000008.bak")
+    steps = 8 if when == "resume" else 12
+    train(replace_at(run, {"steps": steps}), folder, resume=True)
+    assert Checkpoints(folder).newest().step == steps
+
+
+def test_removing_unpublishes_first(tmp_path, eight_steps, monkeypatch):
+    """A kill while a checkpoint is being deleted leaves no half of one under a published name."""
+    _, whole = eight_steps
+    checkpoints = Checkpoints(shutil.copytree(whole, tmp_path / "run"))
+
+    def killed(path, **keywords):
+        if path.exists():
+            next(iter(sorted(path.iterdir()))).unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.prune(keep_last=1, keep_best=0)
+    monkeypatch.undo()
+    for step in checkpoints.steps():
+        read_checkpoint(checkpoints.path(step))
 
 
 def test_without_a_whole_checkpoint_it_stops(tmp_path, quick_run):

@@ -4,6 +4,7 @@ A checkpoint is a folder `step-00000100` with `model.safetensors`, `training.saf
 `manifest.json`, which holds the SHA-256 of the others. Nothing in it is ever unpickled.
 """
 
+import re
 import shutil
 import warnings
 from dataclasses import dataclass
@@ -51,7 +52,10 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps of the published checkpoints, ascending."""
-        return sorted(int(path.name.removeprefix("step-")) for path in self.folder.glob("step-[0-9]*"))
+        if not self.folder.is_dir():
+            return []
+        names = (re.fullmatch(r"step-(\d{8,})", path.name) for path in self.folder.iterdir())
+        return sorted(int(name.group(1)) for name in names if name)
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is published."""
@@ -95,10 +99,11 @@ class Checkpoints:
         return None
 
     def discard_after(self, step: int) -> None:
-        """Remove checkpoints beyond a step: broken ones that a resume has passed over."""
+        """Remove checkpoints beyond a step, broken ones that a resume has passed over; `latest` names the step's."""
         for each in self.steps():
             if each > step:
-                shutil.rmtree(self.path(each))
+                self._remove(each)
+        write_text(self.folder / "latest", self.path(step).name + "\n")
 
     def prune(self, keep_last: int, keep_best: int) -> None:
         """Remove all but the newest and the best by validation loss, and what crashes left behind."""
@@ -107,12 +112,22 @@ class Checkpoints:
         best = sorted(losses, key=lambda step: (losses[step], step))[:keep_best]
         for step in steps:
             if step not in steps[-keep_last:] and step not in best:
-                shutil.rmtree(self.path(step))
+                self._remove(step)
         for left in self.folder.glob(".step-*.tmp"):
             shutil.rmtree(left, ignore_errors=True)
 
+    def _remove(self, step: int) -> None:
+        """Unpublish first, so that a kill in between leaves no half checkpoint under a published name."""
+        hidden = self.folder / f".{self.path(step).name}.old.tmp"
+        shutil.rmtree(hidden, ignore_errors=True)
+        self.path(step).rename(hidden)
+        shutil.rmtree(hidden)
+
     def _val_loss(self, step: int) -> float | None:
-        return read_json(self.path(step) / "state.json").get("val_loss")
+        try:
+            return read_json(self.path(step) / "state.json").get("val_loss")
+        except UserError:  # a broken one is no candidate for the best
+            return None
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
