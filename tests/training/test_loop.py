@@ -11,6 +11,7 @@ import torch
 from spikeless import stabilizers
 from spikeless.config import names_in, replace_at, to_dict
 from spikeless.data import Sampler, prepare
+from spikeless.training import loop
 from spikeless.training.build import build_model, fill_vocabulary
 from spikeless.training.checkpoints import Checkpoints
 from spikeless.training.loop import train
@@ -95,12 +96,13 @@ def test_what_a_run_folder_holds(tmp_path, quick_run):
     assert record.summary().final_val_loss < rows[0]["val_loss"]
 
 
-def test_old_checkpoints_go_and_the_best_stays(tmp_path, quick_run):
+def test_old_checkpoints_go_and_the_best_stays(tmp_path, quick_run, monkeypatch):
     run = replace_at(quick_run, {"checkpoint.keep_last": 2, "checkpoint.keep_best": 1, "checkpoint.every": 2})
+    run = replace_at(run, {"evaluation.every": 2})
+    losses = iter([9.0, 8.0, 7.0, 1.0, *[6.0] * 20])  # at steps 0, 2, 4, 6, …
+    monkeypatch.setattr(loop, "evaluate", lambda *_: next(losses))
     train(run, tmp_path)
-    kept = Checkpoints(tmp_path).steps()
-    assert kept[-2:] == [18, 20]
-    assert len(kept) <= 3
+    assert Checkpoints(tmp_path).steps() == [6, 18, 20]
     assert (tmp_path / "checkpoints" / "latest").read_text().strip() == "step-00000020"
 
 
@@ -111,6 +113,12 @@ def test_every_technique_trains(tmp_path, quick_run, family, technique, tiny_run
     run = replace_at(quick_run, {"model": model, "steps": 3, "metrics.loggers": (), "evaluation.every": 0})
     record = train(stabilizers.apply(run, [technique]), tmp_path)
     assert math.isfinite(record.summary().final_val_loss)
+
+
+def test_a_checkpoint_carries_no_older_validation_loss(tmp_path, quick_run):
+    train(replace_at(quick_run, {"steps": 8}), tmp_path)  # checkpoints at 4 and 8, evaluations at 0, 5 and 8
+    assert Checkpoints(tmp_path).newest().state["val_loss"] is not None
+    assert json.loads((Checkpoints(tmp_path).path(4) / "state.json").read_text())["val_loss"] is None
 
 
 def test_choosing_a_precision_leaves_the_model_alone(tiny_run, build):

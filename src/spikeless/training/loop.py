@@ -143,7 +143,7 @@ class _Trainer:
             transform.apply(gradients, grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        state.step = step
+        state.step, state.val_loss = step, None
         tokens = run.data.batch_size * run.data.sequence_length
         seconds = timer.stop()
         row: dict[str, Any] = {"step": step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens": step * tokens}

@@ -16,7 +16,8 @@ __all__ = ["TrainState"]
 class TrainState:
     """Model, optimizer, step, random generators and what later readings refer to.
 
-    Sampling needs no state besides the step: see `data.sampling`.
+    Sampling needs no state besides the step: see `data.sampling`. `val_loss` is that of this very step, or None:
+    only a checkpoint that was evaluated can be the best.
     """
 
     def __init__(self, model: Transformer, optimizer: torch.optim.Optimizer, device: torch.device) -> None:
