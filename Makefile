@@ -21,6 +21,7 @@ test: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
 
 test-all: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[lm-eval]'
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 check: setup

@@ -13,10 +13,10 @@ class Listed:
     own: tuple[str, ...] | None = None
     usage = "listed"
 
-    def documents(self):
+    def documents(self, tally=None):
         return iter(self.texts)
 
-    def validation_documents(self):
+    def validation_documents(self, tally=None):
         return None if self.own is None else iter(self.own)
 
     def fingerprint(self):

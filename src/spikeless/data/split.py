@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from spikeless.data.corpora import Corpus
+from spikeless.data.corpora import Corpus, Tally
 from spikeless.errors import UserError
 from spikeless.files import content_hash
 
@@ -42,20 +42,20 @@ class Split:
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1")
 
-    def documents(self, part: Part) -> Iterator[str]:
+    def documents(self, part: Part, tally: Tally | None = None) -> Iterator[str]:
         """Stream one part.
 
         Raises:
             UserError: the corpus is empty, or its one document cannot be cut.
         """
-        own = self.corpus.validation_documents()
+        own = self.corpus.validation_documents(tally if part == "validation" else None)
         if own is not None:
-            yield from own if part == "validation" else self.corpus.documents()
+            yield from own if part == "validation" else self.corpus.documents(tally)
         elif self._threshold is None:
-            for document in self.corpus.documents():
+            for document in self.corpus.documents(tally):
                 yield _cut(document, self.validation_fraction)[part == "validation"]
         else:
-            for document in self.corpus.documents():
+            for document in self.corpus.documents(tally):
                 if (_hash(document) < self._threshold) == (part == "validation"):
                     yield document
 

@@ -1,11 +1,15 @@
 """Corpora: where text comes from. One source per file; the file's name is its name in a data spec."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
 from spikeless.data.spec import parse_spec
 
-__all__ = ["Corpus", "parse_corpus"]
+__all__ = ["Corpus", "Tally", "parse_corpus"]
+
+Tally = Counter[str]
+"""What a corpus skipped or repaired while it was read, by kind: "blank", "invalid_utf8" [documents]."""
 
 
 @runtime_checkable
@@ -19,11 +23,15 @@ class Corpus(Protocol):
     usage: ClassVar[str]
     """How its spec is written."""
 
-    def documents(self) -> Iterator[str]:
-        """Stream the documents: for training, or for both where validation is to be split off."""
+    def documents(self, tally: Tally | None = None) -> Iterator[str]:
+        """Stream the documents: for training, or for both where validation is to be split off.
+
+        Args:
+            tally: what is skipped or repaired is counted here, as it happens.
+        """
         ...
 
-    def validation_documents(self) -> Iterator[str] | None:
+    def validation_documents(self, tally: Tally | None = None) -> Iterator[str] | None:
         """Stream the corpus's own validation documents; None if some are to be split off instead."""
         ...
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from spikeless.data.cache import cached
-from spikeless.data.corpora import _docstrings
+from spikeless.data.corpora import Tally, _docstrings
 from spikeless.data.progress import track
 from spikeless.errors import UserError
 from spikeless.files import aside, content_hash, read_json, sha256, write_json
@@ -41,7 +41,7 @@ class PyDocs:
     packages: str = "stdlib+torch+numpy"
     """Names of top-level packages, joined by '+'; `stdlib` is the whole standard library."""
 
-    def documents(self) -> Iterator[str]:
+    def documents(self, tally: Tally | None = None) -> Iterator[str]:
         """Stream the docstrings.
 
         Raises:
@@ -51,7 +51,7 @@ class PyDocs:
             for line in lines:
                 yield json.loads(line)
 
-    def validation_documents(self) -> None:
+    def validation_documents(self, tally: Tally | None = None) -> None:
         """There are none of its own: some are to be split off."""
 
     def fingerprint(self) -> str:

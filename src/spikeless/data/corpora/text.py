@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TextIO
 
+from spikeless.data.corpora import Tally
 from spikeless.errors import UserError
 from spikeless.files import CHUNK_BYTES, content_hash, sha256
 
@@ -40,21 +41,21 @@ class Text:
     validation: str | None = None
     """Pattern of the validation files."""
 
-    def documents(self) -> Iterator[str]:
+    def documents(self, tally: Tally | None = None) -> Iterator[str]:
         """Stream the documents for training.
 
         Raises:
             UserError: no file matches, a file cannot be read or is not UTF-8 text, or all are blank.
         """
-        return self._documents(self._training_paths(), self.files)
+        return self._documents(self._training_paths(), self.files, tally)
 
-    def validation_documents(self) -> Iterator[str] | None:
+    def validation_documents(self, tally: Tally | None = None) -> Iterator[str] | None:
         """Stream the documents of the validation files; None without a `validation` pattern.
 
         Raises:
             UserError: as for `documents`.
         """
-        return None if self.validation is None else self._documents(_match(self.validation), self.validation)
+        return None if self.validation is None else self._documents(_match(self.validation), self.validation, tally)
 
     def fingerprint(self) -> str:
         """Identify the content by the hash of every file, in order; names and folders do not matter.
@@ -76,13 +77,15 @@ class Text:
             raise UserError(f"text: every file that matches {self.files!r} is a validation file; narrow validation=")
         return kept
 
-    def _documents(self, paths: list[Path], pattern: str) -> Iterator[str]:
+    def _documents(self, paths: list[Path], pattern: str, tally: Tally | None) -> Iterator[str]:
         empty = True
         for path in paths:
             for document in _read(path):
                 if document and not document.isspace():
                     empty = False
                     yield document
+                elif tally is not None:
+                    tally["blank"] += 1
         if empty:
             raise UserError(f"text: {pattern!r} matches {len(paths)} file(s), all of them blank; give files with text")
 

@@ -1,0 +1,1 @@
+"""Numbers of a finished checkpoint: perplexity, bits per byte, LAMBADA, TEV."""

@@ -1,0 +1,1 @@
+"""Hugging Face folders: read one into a model, write one from a model."""
