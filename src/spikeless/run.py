@@ -7,6 +7,7 @@ from spikeless.config import find, names_in, slot
 from spikeless.errors import UserError
 from spikeless.init import InitConfig
 from spikeless.losses.cross_entropy import CrossEntropy
+from spikeless.nn.boundaries import Boundaries, Joined
 from spikeless.nn.transformer import ModelConfig
 from spikeless.optim.adamw import AdamW, Optimizer
 from spikeless.optim.gradients import GradientTransform
@@ -36,6 +37,7 @@ class DataConfig:
         sequence_length: [tokens].
         micro_batches: parts in which a step's batch is computed, to save memory.
         validation_fraction: share of the documents held out, where the corpus brings no split.
+        boundaries: what documents in one window see of each other.
     """
 
     spec: str = "pydocs"
@@ -44,6 +46,7 @@ class DataConfig:
     sequence_length: int = 128
     micro_batches: int = 1
     validation_fraction: float = 0.04
+    boundaries: Boundaries = slot(Joined(), room="nn.boundaries")
 
     def __post_init__(self) -> None:
         _positive(self, "data.", "batch_size", "sequence_length", "micro_batches")

@@ -1,5 +1,6 @@
 """The loop against what it must compute."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -10,7 +11,8 @@ import torch
 
 from spikeless import stabilizers
 from spikeless.config import names_in, replace_at, to_dict
-from spikeless.data import Sampler, prepare
+from spikeless.data import Sampler, prepare, validation_batches
+from spikeless.nn.boundaries import Separate
 from spikeless.training import loop
 from spikeless.training.build import build_model, fill_vocabulary
 from spikeless.training.checkpoints import Checkpoints
@@ -154,3 +156,29 @@ def test_compiled_is_the_same_run(tmp_path, quick_run):
     subprocess.run([sys.executable, "-c", code, *arguments], check=True)
     for one, other in zip(rows_of(tmp_path / "eager"), rows_of(tmp_path / "compiled"), strict=True):
         assert one.get("loss", 0) == pytest.approx(other.get("loss", 0), rel=1e-3)
+
+
+def test_separate_documents_are_trained_and_validated_as_if_each_stood_alone(tmp_path, quick_run):
+    for number in range(60):
+        (tmp_path / f"{number}.txt").write_text(f"document {number} " + "abc " * (number % 5))
+    changes = {"data.spec": f"text:{tmp_path}/*.txt", "data.boundaries": Separate(), "data.validation_fraction": 0.4}
+    run = replace_at(quick_run, changes | {"steps": 1})
+    train(run, tmp_path / "run")
+    data = prepare(run.data.spec, run.data.tokenizer, validation_fraction=0.4)
+    run = fill_vocabulary(run, data.tokenizer)
+    model, end = build_model(run, "cpu"), data.tokenizer.end_of_text
+
+    def by_hand(inputs, targets):
+        losses = []
+        for tokens, wanted in zip(inputs, targets, strict=True):
+            starts = [0, *(i for i in range(1, len(tokens)) if tokens[i] == end), len(tokens)]
+            assert len(starts) > 2
+            for start, stop in itertools.pairwise(starts):
+                logits = model(tokens[None, start:stop])[0]
+                losses += torch.nn.functional.cross_entropy(logits, wanted[start:stop], reduction="none").tolist()
+        return sum(losses) / len(losses)
+
+    rows = rows_of(tmp_path / "run")
+    assert rows[1]["loss"] == pytest.approx(by_hand(*Sampler(data.train, 32, run.seed).batch(0, 4)), abs=1e-5)
+    windows = [torch.cat(each) for each in zip(*validation_batches(data.validation, 32, 4, 256), strict=True)]
+    assert rows[0]["val_loss"] == pytest.approx(by_hand(*windows), abs=1e-5)

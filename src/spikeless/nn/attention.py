@@ -20,7 +20,7 @@ class Attention(Protocol):
     """Describes the token-mixing sub-layer."""
 
     def build(self, width: int, num_heads: int, num_kv_heads: int) -> torch.nn.Module:
-        """A module called as `(hidden, rotation, cache) -> hidden`."""
+        """A module called as `(hidden, rotation, cache, mask) -> hidden`."""
         ...
 
 
@@ -71,7 +71,7 @@ class _SelfAttention(torch.nn.Module):
         self.value = config.projection.build(width, kv_width, config.bias)
         self.out = torch.nn.Linear(width, width, bias=config.bias)
 
-    def forward(self, x: Hidden, rotation: Rotation, cache: Cache | None) -> Hidden:
+    def forward(self, x: Hidden, rotation: Rotation, cache: Cache | None, mask: Tensor | None = None) -> Hidden:
         batch, length, width = x.shape
         query = self.query(x).view(batch, length, self.num_heads, self.head_dim).transpose(1, 2)
         key = self.key(x).view(batch, length, self.num_kv_heads, self.head_dim).transpose(1, 2)
@@ -81,13 +81,14 @@ class _SelfAttention(torch.nn.Module):
         past = cache.length if cache else 0
         if cache is not None:
             key, value = cache.append(key, value)
-        mask = _continuation_mask(length, past, x.device) if past and length > 1 else None
+        if past and length > 1:
+            mask = _continuation_mask(length, past, x.device)
         mixed = torch.nn.functional.scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=mask,
-            is_causal=past == 0,
+            is_causal=past == 0 and mask is None,
             enable_gqa=self.num_kv_heads != self.num_heads,
         )
         return self.out(mixed.transpose(1, 2).reshape(batch, length, width))

@@ -19,15 +19,15 @@ class Positions(Protocol):
 
 
 class PositionsModule(torch.nn.Module, abc.ABC):
-    """What positions [T] contribute."""
+    """What positions [T], or [B, T] where each sequence has its own, contribute."""
 
     @abc.abstractmethod
     def vectors(self, positions: Tensor) -> Tensor | None:
-        """Vectors [T, D] to add to the embedding, or None."""
+        """Vectors [..., T, D] to add to the embedding, or None."""
 
     @abc.abstractmethod
     def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Cosine and sine [T, K] that turn queries and keys, or None."""
+        """Cosine and sine [..., 1, T, K] that turn queries and keys, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +72,9 @@ class _Rotation(PositionsModule):
 
     def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         exponents = torch.arange(0, self.head_dim, 2, device=positions.device).float() / self.head_dim
-        angles_TK = torch.outer(positions.float(), 1.0 / self.theta**exponents).repeat(1, 2)
-        return angles_TK.cos(), angles_TK.sin()
+        angles = positions.float()[..., None, :, None] * (1.0 / self.theta**exponents)
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos(), angles.sin()
 
 
 def rotate(x_BHTK: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from spikeless.nn.attention import Cache, Rotation
 from spikeless.nn.norm import Norm
@@ -16,7 +17,7 @@ class Residual(Protocol):
     """Describes a block: where the norms and the shortcut stand."""
 
     def build(self, norm: Norm, width: int, attention: torch.nn.Module, ffn: torch.nn.Module) -> torch.nn.Module:
-        """A module called as `(hidden, rotation, cache) -> hidden`."""
+        """A module called as `(hidden, rotation, cache, mask) -> hidden`."""
         ...
 
 
@@ -35,6 +36,6 @@ class _PreNormBlock(torch.nn.Module):
         self.attention_norm, self.attention = norm.build(width), attention
         self.ffn_norm, self.ffn = norm.build(width), ffn
 
-    def forward(self, x: Hidden, rotation: Rotation, cache: Cache | None) -> Hidden:
-        x = x + self.attention(self.attention_norm(x), rotation, cache)
+    def forward(self, x: Hidden, rotation: Rotation, cache: Cache | None, mask: Tensor | None = None) -> Hidden:
+        x = x + self.attention(self.attention_norm(x), rotation, cache, mask)
         return x + self.ffn(self.ffn_norm(x))

@@ -9,6 +9,7 @@ from torch import Tensor
 from spikeless.config import slot
 from spikeless.errors import UserError
 from spikeless.nn.attention import Attention, Cache, SelfAttention
+from spikeless.nn.boundaries import document_layout
 from spikeless.nn.embedding import Embedding, TokenEmbedding
 from spikeless.nn.ffn import MLP, FeedForward
 from spikeless.nn.norm import LayerNorm, Norm
@@ -102,16 +103,26 @@ class Transformer(torch.nn.Module):
         """The matrix [V, D] that turns hidden vectors into logits."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def hidden(self, tokens: Tokens, caches: Sequence[Cache] | None = None) -> Hidden:
-        """The vectors after the final norm; with `caches` (one a layer), of new tokens that continue them."""
+    def hidden(self, tokens: Tokens, caches: Sequence[Cache] | None = None, documents: Tensor | None = None) -> Hidden:
+        """The vectors after the final norm.
+
+        Args:
+            tokens: token ids.
+            caches: one a layer; the tokens continue what they hold.
+            documents: the index of each token's document [B, T]: tokens see their own document only, and positions
+                begin anew in each. Not together with `caches`.
+        """
+        assert caches is None or documents is None
         past = caches[0].length if caches else 0
-        positions = torch.arange(past, past + tokens.shape[1], device=tokens.device)
+        positions, mask = torch.arange(past, past + tokens.shape[1], device=tokens.device), None
+        if documents is not None:
+            positions, mask = document_layout(documents)
         x, vectors = self.embedding(tokens), self.positions.vectors(positions)
         if vectors is not None:
             x = x + vectors
         rotation = self.positions.rotation(positions)
         for index, block in enumerate(self.blocks):
-            x = block(x, rotation, caches[index] if caches else None)
+            x = block(x, rotation, caches[index] if caches else None, mask)
         return self.final_norm(x)
 
     def forward(self, tokens: Tokens, caches: Sequence[Cache] | None = None) -> Logits:

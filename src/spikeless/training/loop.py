@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ class _Trainer:
         self.last_step = saved.step if saved else -1
         environment = describe_environment(device) | self._choose_precision()
         environment |= {"seed": run.seed, "data_hash": self.data.data_hash}
-        self.objective = Objective(model, run.loss, device, environment["precision"], run.compile)
+        documents = partial(run.data.boundaries.documents, end_of_text=self.data.tokenizer.end_of_text)
+        self.objective = Objective(model, run.loss, device, environment["precision"], run.compile, documents)
         self.diagnostics = [find("diagnostics", name) for name in run.metrics.diagnostics]
         self.flops_per_token, self.peak = flops_per_token(model, run.data.sequence_length), peak_flops(device)
         folder.begin(run, self.data, sum(p.numel() for p in model.parameters()), environment)

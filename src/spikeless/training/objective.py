@@ -1,7 +1,7 @@
 """The loss of a batch under a run's precision, and how that precision is chosen."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -18,7 +18,16 @@ WORTHWHILE = 0.95  # bf16 must take less than this share of fp32's time to be ch
 
 
 class Objective:
-    """Mean next-token loss of a batch [nats/token]."""
+    """Mean next-token loss of a batch [nats/token].
+
+    Args:
+        model: in fp32.
+        loss: over its hidden vectors.
+        device: to which a batch is moved.
+        precision: of matrix products.
+        compiled: use torch.compile.
+        documents: tells the documents in a batch's windows apart; see `nn.boundaries`.
+    """
 
     def __init__(
         self,
@@ -27,8 +36,9 @@ class Objective:
         device: torch.device,
         precision: Precision,
         compiled: bool = False,
+        documents: Callable[[Tokens], Tensor | None] = lambda _: None,
     ) -> None:
-        self._model, self._loss, self._device = model, loss, device
+        self._model, self._loss, self._device, self._documents = model, loss, device, documents
         self._bf16 = precision == "bf16"
         self._hidden = torch.compile(model.hidden) if compiled else model.hidden
 
@@ -36,7 +46,9 @@ class Objective:
         """The loss, a scalar on the device."""
         inputs, targets = inputs.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            return self._loss(self._hidden(inputs), self._model.output_weight, targets)
+            return self._loss(
+                self._hidden(inputs, documents=self._documents(inputs)), self._model.output_weight, targets
+            )
 
 
 def evaluate(objective: Objective, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
