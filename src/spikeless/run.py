@@ -50,10 +50,6 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "data.", "batch_size", "sequence_length", "micro_batches")
-        if self.batch_size % self.micro_batches:
-            raise UserError(
-                f"data.batch_size={self.batch_size} is not divisible by data.micro_batches={self.micro_batches}"
-            )
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"data.validation_fraction={self.validation_fraction} is out of range; use 0 to 1")
 
@@ -156,6 +152,11 @@ class RunConfig:
             UserError: what is wrong and what would be right.
         """
         self.model.check()
+        if self.data.batch_size % self.data.micro_batches:
+            raise UserError(
+                f"data.batch_size={self.data.batch_size} is not divisible by "
+                f"data.micro_batches={self.data.micro_batches}; set one of the two"
+            )
         for room, names in (("diagnostics", self.metrics.diagnostics), ("loggers", self.metrics.loggers)):
             for name in names:
                 if name not in names_in(room):

@@ -154,3 +154,10 @@ def test_nothing_is_evaluated(text, where, tmp_path, monkeypatch):
     with pytest.raises(UserError):
         compose("gpt2_nano", [text] if where == "with" else [], [assignment] if where == "set" else [])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_settings_that_fit_only_together_may_come_in_any_order(order):
+    run = compose("gpt2_124m", [], ["data.batch_size=4", "data.micro_batches=1"][::order])
+    run.check()
+    assert (run.data.batch_size, run.data.micro_batches) == (4, 1)
