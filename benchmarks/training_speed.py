@@ -7,14 +7,14 @@ memory is the peak of a process of its own above what it held before the model w
 
     python benchmarks/training_speed.py [LAYERSxWIDTH …] [--json FILE]
 
-About ten minutes on two cores for 6x384 and 12x768.
+About half an hour on two cores for 6x384 and 12x768.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -30,11 +30,16 @@ from rich.console import Console
 from rich.table import Table
 
 from spikeless.config import find, replace_at
+from spikeless.losses.cross_entropy import CrossEntropy
 from spikeless.models.gpt2 import GPT2
+from spikeless.nn.transformer import Transformer
+from spikeless.optim.adamw import AdamW
+from spikeless.optim.gradients.clip_norm import ClipNorm
+from spikeless.stats import global_norm
 from spikeless.training.loop import train
 
-VOCABULARY, BATCH, LENGTH = 50_257, 4, 512
-STEPS_A_ROUND, ROUNDS = 10, 5
+VOCABULARY, BATCH, LENGTH = 50_257, 2, 512
+STEPS_A_ROUND, ROUNDS = 10, 3
 SHAPES = {"6x384": (6, 384, 6), "12x768": (12, 768, 12)}
 TARGETS = {"speed": 1.1, "memory": 0.8}
 
@@ -130,16 +135,51 @@ def time_of(shape: tuple[int, int, int], precision: str) -> dict[str, float]:
     }
 
 
+def split_of(shape: tuple[int, int, int], precision: str) -> dict[str, float]:
+    """Where the time of one of our steps goes [share]; medians of three."""
+    layers, width, heads = shape
+    model = Transformer(GPT2.config(num_layers=layers, width=width, num_heads=heads, vocab_size=VOCABULARY))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    optimizer, loss_of, clip = AdamW().build(model.named_parameters()), CrossEntropy(), ClipNorm()
+    tokens, laps = torch.randint(257, (BATCH, LENGTH + 1)), []
+    for _ in range(4):
+        times = [time.perf_counter()]
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            hidden = model.hidden(tokens[:, :-1])
+            times.append(time.perf_counter())
+            loss = loss_of(hidden, model.output_weight, tokens[:, 1:])
+        times.append(time.perf_counter())
+        loss.backward()
+        times.append(time.perf_counter())
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        clip.apply(gradients, global_norm(gradients))
+        times.append(time.perf_counter())
+        optimizer.step()
+        optimizer.zero_grad()
+        times.append(time.perf_counter())
+        laps.append([b - a for a, b in itertools.pairwise(times)])
+    medians = [statistics.median(each) for each in zip(*laps[1:], strict=True)]
+    names = ("blocks, forward", "head and loss, both ways", "blocks, backward", "norm and clip", "optimizer")
+    return {name: median / sum(medians) for name, median in zip(names, medians, strict=True)}
+
+
 def peak_of(side: str, shape: tuple[int, int, int], precision: str) -> int:
     """Peak memory of a process that does eleven steps, above what it held before [bytes]; run in a fresh process."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _high_water()
     if side == "ours":
         ours(shape, precision, Turnstile(lambda: None, 0))
     else:
         step = theirs(shape, precision)
         for _ in range(3):
             step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    return _high_water() - before
+
+
+def _high_water() -> int:
+    """Peak resident memory of this process [bytes]; `ru_maxrss` would begin with the parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def fresh_peak(side: str, name: str, precision: str) -> int:
@@ -160,7 +200,8 @@ def main(arguments: list[str]) -> None:
             peaks = {side: fresh_peak(side, name, precision) for side in ("ours", "theirs")}
             row = {"shape": name, "precision": precision, **time_of(SHAPES[name], precision)}
             row |= {f"{side}_peak_bytes": peak for side, peak in peaks.items()}
-            results.append(row | {"memory": peaks["ours"] / peaks["theirs"]})
+            row |= {"memory": peaks["ours"] / peaks["theirs"], "split": split_of(SHAPES[name], precision)}
+            results.append(row)
     table = Table(
         "shape",
         "precision",
@@ -184,6 +225,10 @@ def main(arguments: list[str]) -> None:
             f"{row['memory']:.2f}",
         )
     Console(width=140).print(table)
+    split = Table("shape", "precision", *results[0]["split"], title="where the time of one of our steps goes")
+    for row in results:
+        split.add_row(row["shape"], row["precision"], *(f"{share:.0%}" for share in row["split"].values()))
+    Console(width=140).print(split)
     if out:
         about = {
             "date": date.today().isoformat(),

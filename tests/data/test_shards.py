@@ -4,8 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from spikeless.data import Tokens, open_shards, write_shards
-from spikeless.data import shards as shards_module
+from spikeless.data import Tokens, encoding, load_tokenizer, open_shards, write_shards
 from spikeless.data.tokenizers._fast import FastTokenizer
 from spikeless.errors import UserError
 
@@ -15,12 +14,16 @@ VALIDATION = ["held out", "and this"]
 
 @pytest.fixture
 def folder(tmp_path, byte_tokenizer, monkeypatch):
-    monkeypatch.setattr(shards_module, "BATCH_CHARACTERS", 3000)
+    monkeypatch.setattr(encoding, "BATCH_CHARACTERS", 3000)
     return write(tmp_path / "shards", byte_tokenizer)
 
 
 def write(folder, tokenizer, train=TRAIN, **options):
-    write_shards(folder, {"train": iter(train), "validation": VALIDATION}, tokenizer, data="test", **options)
+    def documents(part, tally):
+        tally["blank"] += 1
+        return train() if callable(train) else {"train": train, "validation": VALIDATION}[part]
+
+    write_shards(folder, documents, tokenizer, data="test", identity="test", **options)
     return folder
 
 
@@ -36,6 +39,9 @@ def test_documents_come_back_with_end_of_text_after_each(folder, byte_tokenizer)
     manifest = opened.manifest
     assert (manifest.train.documents, manifest.validation.documents) == (50, 2)
     assert manifest.train.tokens == len(opened.train)
+    assert manifest.train.bytes == sum(len(each.encode()) for each in TRAIN)
+    assert manifest.validation.skipped == {"blank": 1}
+    assert load_tokenizer(folder).fingerprint() == byte_tokenizer.fingerprint()
     assert (manifest.dtype, manifest.data, manifest.tokenizer) == ("uint16", "test", "bytes")
     raw = (folder / "train-00000.bin").read_bytes()
     assert raw[:4] == b"t\0r\0"  # little endian, two bytes each
@@ -78,6 +84,9 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path, byte_tokenizer):
         def fingerprint(self):
             return "large"
 
+        def save(self, folder):
+            pass
+
     folder = write(tmp_path / "large", Large(), train=["abc"])
     assert open_shards(folder, Large()).manifest.dtype == "uint32"
     assert ids(open_shards(folder, Large()).train).tolist() == [100_003, (1 << 17) - 1]
@@ -89,7 +98,7 @@ def test_a_crash_in_the_middle_leaves_nothing(tmp_path, byte_tokenizer):
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        write(tmp_path / "inner" / "shards", byte_tokenizer, train=stream())
+        write(tmp_path / "inner" / "shards", byte_tokenizer, train=stream)
     assert list((tmp_path / "inner").iterdir()) == []
 
 
@@ -99,7 +108,7 @@ def test_existing_shards_are_never_written_over(folder, byte_tokenizer):
 
 
 def test_documents_are_streamed(tmp_path, byte_tokenizer, monkeypatch):
-    monkeypatch.setattr(shards_module, "BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr(encoding, "BATCH_CHARACTERS", 1000)
     largest = 0
     encode_batch = FastTokenizer.encode_batch
 
@@ -128,6 +137,12 @@ def change_manifest(**changes):
     return change
 
 
+def link_outside(folder):
+    path = folder / "train-00000.bin"
+    path.rename(folder.parent / "elsewhere.bin")
+    path.symlink_to(folder.parent / "elsewhere.bin")
+
+
 def rename_shard(folder):
     text = (folder / "manifest.json").read_text()
     (folder / "manifest.json").write_text(text.replace("train-00000.bin", "../train-00000.bin"))
@@ -142,10 +157,13 @@ def rename_shard(folder):
         (lambda folder: (folder / "manifest.json").unlink(), "cannot read .*manifest.json"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "is not valid JSON"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "does not describe token shards of format"),
-        (change_manifest(format=0), "of format 1"),
+        (change_manifest(format=0), "of format 2"),
         (change_manifest(train=3), "is not a manifest of token shards"),
         (change_manifest(data_hash="0"), "was changed"),
         (change_manifest(dtype="uint32"), "was changed"),
+        (change_manifest(vocab_size=1 << 17), "do not fit into uint16"),
+        (change_manifest(data_hash=["0"]), "is not a manifest of token shards"),
+        (link_outside, "is a link that leads out of its folder"),
         (rename_shard, "names a file outside its folder"),
     ],
 )

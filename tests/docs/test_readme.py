@@ -14,6 +14,7 @@ from spikeless.cli import app
 from spikeless.cli._options import described_run
 from spikeless.cli.list import ROOMS
 from spikeless.data import parse_corpus, parse_tokenizer
+from spikeless.data.mixture import parse_mixture
 from spikeless.errors import UserError
 from spikeless.experiments.compare import plan
 
@@ -22,7 +23,10 @@ README = ROOT / "README.md"
 PAGES = pytest.mark.parametrize(
     "page", [README, *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda path: str(path.relative_to(ROOT))
 )
-VERBS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+GROUP = typer.main.get_command(app)
+VERBS = {}  # `data prepare` is one
+for name, command in GROUP.commands.items():  # type: ignore[attr-defined]
+    VERBS |= {f"{name} {sub}": each for sub, each in getattr(command, "commands", {}).items()} or {name: command}
 USAGE_ERROR = typer.BadParameter.__bases__[0]  # of click, which newer versions of typer bring along
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
@@ -42,19 +46,25 @@ def check_command(line: str) -> None:
         assert set(words) <= TARGETS, line
         return
     assert program == "spikeless", line
-    given = VERBS[words[0]].make_context(words[0], words[1:]).params
+    verb = next((each for each in (" ".join(words[:2]), words[0]) if each in VERBS), words[0])
+    words = [verb, *words[len(verb.split()) :]]
+    given = VERBS[verb].make_context(verb, words[1:]).params
+    if verb == "data prepare":
+        given |= {"recipe": "gpt2_nano", "techniques": None, "assignments": None, "data": given["spec"]}
     if words[0] == "list":
         assert given["what"] in ROOMS
     if "recipe" not in given:
         return
-    names = ("data", "tokenizer", "device", "precision")
-    options = [given.get(name) for name in names]
+    data, *options = (given.get(name) for name in ("data", "tokenizer", "device", "precision"))
+    sources = [spec for _, spec in parse_mixture(data) if not spec.startswith("shards:")] if data else []
+    options = [sources[0] if sources else None, *options]
     if words[0] == "compare":
         base = described_run(given["recipe"], None, None, *options)
         run = plan(base, given["arms"], Path("out"), given["seeds"], given["assignments"] or ())[0].run
     else:
         run = described_run(given["recipe"], given["techniques"], given["assignments"], *options)
-    parse_corpus(run.data.spec)
+    for spec in sources or [run.data.spec]:
+        parse_corpus(spec)
     parse_tokenizer(run.data.tokenizer)
 
 
@@ -104,7 +114,12 @@ def test_commands_are_what_the_command_line_takes(page, extended):
         "spikeless train gpt2_nano --with 'mlra(rnak=4)'",
         "spikeless train gpt2_nano --set optim.rl=1",
         "spikeless train gpt2_nano --data 'txet:*.md'",
+        "spikeless train gpt2_nano --data 'mix:0.5*pydocs+0.5*txet:*.md'",
         "spikeless train gpt2_nano --tokenizer bpe",
+        "spikeless data prepare",
+        "spikeless data prepare txet:a --out b",
+        "spikeless data prepair text:a --out b",
+        "spikeless data",
         "spikeless compare deep_nano --arms 'baseline; mlar'",
         "spikeless compare deep_nano",
         "spikeless compare deep_nano --arms 'baseline; scaled_embed' --set model.embedding.multiplier=2",
@@ -136,8 +151,10 @@ def test_python_examples_compile_and_import_what_exists(page, extended):
 
 
 def test_every_verb_has_its_section():
-    titles = re.findall(r"^## (\w+)$", (ROOT / "docs" / "commands.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert titles == list(VERBS)
+    titles = re.findall(
+        r"^## ([a-z][a-z ]*)$", (ROOT / "docs" / "commands.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(titles) == sorted(VERBS)
 
 
 @pytest.mark.parametrize("verb", VERBS)

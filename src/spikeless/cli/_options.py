@@ -1,16 +1,31 @@
 """Options that several verbs share, and the run that they describe."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from spikeless.config import replace_at
+from spikeless.data import prepared_tokenizer
 from spikeless.errors import UserError, nearest
+from spikeless.files import write_json
 from spikeless.recipes import compose
 from spikeless.run import RunConfig
 
-__all__ = ["Data", "Device", "PrecisionOption", "Recipe", "Set", "Tokenizer", "With", "described_run", "output_folder"]
+__all__ = [
+    "Data",
+    "Device",
+    "JSONFile",
+    "PrecisionOption",
+    "Recipe",
+    "Set",
+    "Tokenizer",
+    "With",
+    "described_run",
+    "output_folder",
+    "write_or_print",
+]
 
 Recipe = Annotated[str, typer.Argument(help="A recipe; `spikeless list recipes` shows them.")]
 With = Annotated[
@@ -20,12 +35,16 @@ With = Annotated[
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting as path=value, e.g. optim.lr=1e-3; may be repeated.")
 ]
-Data = Annotated[str | None, typer.Option("--data", help="The corpus: pydocs, or text:GLOB[,validation=GLOB].")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="The corpus: pydocs, text:GLOB, shards:DIR, mix:0.7*SPEC+0.3*SPEC …")
+]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="bpe:N or bytes.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="fp32, bf16, or auto: measure a step of each and take the faster.")
 ]
+
+JSONFile = Annotated[str | None, typer.Option("--json", help="Write the numbers to this file; - prints them.")]
 
 _PRECISIONS = ("fp32", "bf16", "auto")
 
@@ -46,9 +65,25 @@ def described_run(
     """
     if precision is not None and precision not in _PRECISIONS:
         raise UserError(f"--precision {precision!r} is unknown; {nearest(precision, _PRECISIONS, 'precision')}")
+    if data is not None and tokenizer is None:
+        tokenizer = prepared_tokenizer(data)
     given = {"data.spec": data, "data.tokenizer": tokenizer, "device": device, "precision": precision}
     run = compose(recipe, techniques or (), assignments or ())
     return replace_at(run, {path: value for path, value in given.items() if value is not None})
+
+
+def write_or_print(json_file: str | None, data: Any) -> bool:
+    """Do what `--json` asks for; true if the numbers were printed, so that nothing else should be.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if json_file == "-":
+        print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+        return True
+    if json_file:
+        write_json(Path(json_file), data)
+    return False
 
 
 def output_folder(out: Path | None, *names: str) -> Path:

@@ -1,62 +1,231 @@
 """From a data spec and a tokenizer spec to token shards, each step cached by what it depends on."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
+from spikeless.config import from_dict, to_dict
 from spikeless.data.cache import cached
 from spikeless.data.corpora import parse_corpus
-from spikeless.data.shards import FORMAT, Shards, Tokens, open_shards, write_shards
-from spikeless.data.split import VALIDATION_FRACTION, Part, Split
-from spikeless.data.tokenizers import Tokenizer, parse_tokenizer
-from spikeless.files import content_hash
+from spikeless.data.mixture import Mixture, parse_mixture
+from spikeless.data.shard_writer import work_folder, write_shards
+from spikeless.data.shards import FORMAT, Manifest, Shards, Tokens, open_shards, read_manifest
+from spikeless.data.split import VALIDATION_FRACTION, Split
+from spikeless.data.tokenizers import Tokenizer, load_tokenizer, parse_tokenizer
+from spikeless.errors import UserError
+from spikeless.files import content_hash, read_json, sync, write_json
 
-__all__ = ["PreparedData", "prepare"]
+__all__ = ["PreparedData", "prepare", "prepare_folder", "prepared_folders", "prepared_tokenizer"]
+
+PREFIX = "shards:"
+MIXTURE = "mixture.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
     """Tokens to train and validate on, and the tokenizer that they belong to."""
 
-    train: Tokens
-    validation: Tokens
+    train: Tokens | Mixture
+    validation: Tokens | Mixture
     tokenizer: Tokenizer
     data_hash: str
     """Identifies every token of both parts, in order: equal hashes mean equal data, on any machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """One source of a mixture, or the only one."""
+
+    share: Fraction
+    spec: str
+    origin: Path | Split
+    """The folder of its shards if they were prepared before, else its documents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MixtureFile:
+    """What `mixture.json` says."""
+
+    format: int
+    data: str
+    folders: tuple[str, ...]
 
 
 def prepare(data: str, tokenizer: str | Tokenizer, *, validation_fraction: float = VALIDATION_FRACTION) -> PreparedData:
     """Read, split and tokenize a corpus, or find it done in the cache; safe for many processes at a time.
 
     Args:
-        data: a data spec, such as `pydocs` or `text:notes/**/*.md`.
-        tokenizer: a tokenizer spec, such as `bpe:2048`, or a tokenizer (a run's own, on resume).
-        validation_fraction: how much to split off where the corpus brings no validation text [dimensionless].
+        data: a data spec, such as `pydocs`, `text:notes/**/*.md`, `shards:DIR`, or `mix:0.7*SPEC+0.3*SPEC`.
+        tokenizer: a tokenizer spec, such as `bpe:2048`, or a tokenizer (a run's own, on resume). Shards that were
+            prepared before bring theirs, and it must be this one.
+        validation_fraction: how much to split off where a corpus brings no validation text [dimensionless].
 
     Raises:
-        UserError: a spec is wrong, the corpus is missing or is not text, or the cache cannot be written to.
+        UserError: a spec is wrong, the corpus is missing or is not text, shards are damaged or of another tokenizer, or
+            the cache cannot be written to.
 
     Warns:
         SpikelessWarning: a cached result was damaged and is made anew.
     """
-    recipe = parse_tokenizer(tokenizer) if isinstance(tokenizer, str) else None
-    split = Split(corpus=parse_corpus(data), validation_fraction=validation_fraction)
-    identity = split.fingerprint()
-    built = recipe.build(lambda: split.documents("train"), identity) if recipe else tokenizer
-    assert not isinstance(built, str)
+    sources = _sources(data, validation_fraction)
+    built = _tokenizer(tokenizer, sources)
+    opened = [_open(source, built) for source in sources]
+    if len(opened) == 1:
+        (only,) = opened
+        train, validation, data_hash = only.train, only.validation, only.manifest.data_hash
+    else:
+        shares = [source.share for source in sources]
+        train = Mixture([each.train for each in opened], shares)
+        validation = Mixture([each.validation for each in opened], shares)
+        hashes = (f"{source.share} {each.manifest.data_hash}" for source, each in zip(sources, opened, strict=True))
+        data_hash = content_hash("mixture", *hashes)
+    return PreparedData(train=train, validation=validation, tokenizer=built, data_hash=data_hash)
 
-    def publish(folder: Path) -> None:
-        parts: dict[Part, Iterator[str]] = {"train": split.documents("train")}
-        parts["validation"] = split.documents("validation")
-        write_shards(folder, parts, built, data=data)
 
-    def read(folder: Path) -> Shards:
-        return open_shards(folder, built, verify=True)
+def prepare_folder(
+    data: str, tokenizer: str, folder: Path, *, validation_fraction: float = VALIDATION_FRACTION
+) -> tuple[Manifest, ...]:
+    """Write the token shards of a data spec into a folder that `shards:FOLDER` reads; goes on where it was killed.
 
-    shards = cached("shards", content_hash(str(FORMAT), identity, built.fingerprint()), publish, read)
-    return PreparedData(
-        train=shards.train,
-        validation=shards.validation,
-        tokenizer=built,
-        data_hash=shards.manifest.data_hash,
-    )
+    A mixture's sources are written into folders of their own below it.
+
+    Returns:
+        The manifest of each source.
+
+    Raises:
+        UserError: as for `prepare`, or the folder exists.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists already; choose another --out")
+    sources = _sources(data, validation_fraction)
+    for source in sources:
+        if isinstance(source.origin, Path):
+            raise UserError(f"{source.spec} is prepared already; use it as it is, in a mixture too")
+    built = _tokenizer(tokenizer, sources)
+    if len(sources) == 1:
+        _write(sources[0], folder, built)
+        return tuple(read_manifest(each) for each in prepared_folders(folder))
+    work = work_folder(folder)
+    for index, source in enumerate(sources):
+        if not _is_finished(source, work / str(index), built):
+            shutil.rmtree(work / str(index), ignore_errors=True)
+            _write(source, work / str(index), built)
+    names = tuple(str(index) for index in range(len(sources)))
+    write_json(work / MIXTURE, to_dict(_MixtureFile(format=FORMAT, data=data, folders=names)))
+    work.rename(folder)
+    sync(folder.parent)
+    return tuple(read_manifest(each) for each in prepared_folders(folder))
+
+
+def prepared_tokenizer(data: str) -> str | None:
+    """The tokenizer spec that goes with a data spec's prepared shards; None if it has none.
+
+    Raises:
+        UserError: a folder is not one of prepared shards, or is damaged.
+    """
+    for _, spec in parse_mixture(data):
+        if spec.startswith(PREFIX):
+            return read_manifest(prepared_folders(_folder_of(spec))[0]).tokenizer
+    return None
+
+
+def _sources(data: str, validation_fraction: float) -> list[_Source]:
+    """The sources of a data spec; a prepared mixture counts as its sources."""
+    parsed = parse_mixture(data)
+    sources = []
+    for share, spec in parsed:
+        if not spec.startswith(PREFIX):
+            split = Split(corpus=parse_corpus(spec), validation_fraction=validation_fraction)
+            sources.append(_Source(share=share, spec=spec, origin=split))
+            continue
+        folder = _folder_of(spec)
+        folders = prepared_folders(folder)
+        if len(folders) == 1:
+            sources.append(_Source(share=share, spec=spec, origin=folders[0]))
+        elif len(parsed) == 1:
+            shares = [each for each, _ in parse_mixture(_read_mixture(folder).data)]
+            sources += [_Source(share=s, spec=spec, origin=f) for s, f in zip(shares, folders, strict=True)]
+        else:
+            raise UserError(f"{folder} is a mixture, which cannot be part of another; name its sources: {folder}/0, …")
+    return sources
+
+
+def _folder_of(spec: str) -> Path:
+    return Path(spec.removeprefix(PREFIX).strip()).expanduser()
+
+
+def prepared_folders(folder: Path) -> list[Path]:
+    """The folders of token shards in a folder of `data prepare`: itself, or one for each source of a mixture.
+
+    Raises:
+        UserError: it says that it is a mixture, and is none.
+    """
+    if not (folder / MIXTURE).exists():
+        return [folder]
+    return [folder / name for name in _read_mixture(folder).folders]
+
+
+def _read_mixture(folder: Path) -> _MixtureFile:
+    path = folder / MIXTURE
+    try:
+        mixture = from_dict(read_json(path, "format", "data", "folders"), _MixtureFile)
+    except UserError as error:
+        raise UserError(f"{path} does not describe a mixture: {error.__cause__ or error}") from None
+    expected = tuple(str(index) for index in range(len(parse_mixture(mixture.data))))
+    if mixture.format != FORMAT or mixture.folders != expected:
+        raise UserError(f"{path} does not describe a mixture of format {FORMAT} in the folders {', '.join(expected)}")
+    return mixture
+
+
+def _tokenizer(wanted: str | Tokenizer, sources: list[_Source]) -> Tokenizer:
+    """The tokenizer itself, or that of prepared shards, or one that is built from the training documents."""
+    if not isinstance(wanted, str):
+        return wanted
+    splits = []
+    for source in sources:
+        if isinstance(source.origin, Split):
+            splits.append(source.origin)
+            continue
+        used = read_manifest(source.origin).tokenizer
+        if used != wanted:
+            raise UserError(
+                f"the shards in {source.origin} were written with the tokenizer {used}, not with {wanted}; "
+                f"use --tokenizer {used}, or prepare them anew"
+            )
+        return load_tokenizer(source.origin)
+    fingerprints = [split.fingerprint() for split in splits]
+    identity = fingerprints[0] if len(splits) == 1 else content_hash("mixture", *fingerprints)
+
+    def documents() -> Iterator[str]:
+        """The training documents of one source after another."""
+        for split in splits:
+            yield from split.documents("train")
+
+    return parse_tokenizer(wanted).build(documents, identity)
+
+
+def _open(source: _Source, tokenizer: Tokenizer) -> Shards:
+    """The shards of a source, from the cache if they were not prepared before."""
+    if isinstance(source.origin, Path):
+        return open_shards(source.origin, tokenizer)
+    key = content_hash(str(FORMAT), source.origin.fingerprint(), tokenizer.fingerprint())
+    build = partial(_write, source, tokenizer=tokenizer)
+    return cached("shards", key, build, lambda folder: open_shards(folder, tokenizer, verify=True))
+
+
+def _write(source: _Source, folder: Path, tokenizer: Tokenizer) -> None:
+    assert isinstance(source.origin, Split)
+    fingerprint = source.origin.fingerprint()
+    write_shards(folder, source.origin.documents, tokenizer, data=source.spec, identity=fingerprint)
+
+
+def _is_finished(source: _Source, folder: Path, tokenizer: Tokenizer) -> bool:
+    """True if a run that was killed had finished this source."""
+    try:
+        manifest = open_shards(folder, tokenizer, verify=True).manifest
+    except UserError:
+        return False
+    return isinstance(source.origin, Split) and manifest.documents_hash == source.origin.fingerprint()

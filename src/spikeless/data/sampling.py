@@ -7,11 +7,13 @@ resumed run needs the step alone.
 
 import hashlib
 from collections.abc import Iterator
+from fractions import Fraction
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spikeless.data.mixture import Mixture
 from spikeless.data.shards import Tokens
 from spikeless.errors import UserError
 
@@ -27,15 +29,17 @@ class Sampler:
     """Training batches from fixed windows of `sequence_length` + 1 tokens; window i begins at token i·T.
 
     Sample g = step · batch_size + position is window permutation(g mod n) of epoch g // n, where n windows
-    make an epoch.
+    make an epoch. In a mixture it is that of the source whose turn it is, g being the turns that this source had: a
+    small source begins its next epoch while a large one is still in its first.
 
     Raises:
-        UserError: the tokens do not fill one window.
+        UserError: the tokens of a source do not fill one window.
     """
 
-    def __init__(self, tokens: Tokens, sequence_length: int, seed: int):
-        self._tokens, self._sequence_length, self._seed = tokens, sequence_length, seed
-        self.num_windows = _num_windows(tokens, sequence_length, "training")
+    def __init__(self, tokens: Tokens | Mixture, sequence_length: int, seed: int):
+        self._mixture, self._sequence_length, self._seed = _as_mixture(tokens), sequence_length, seed
+        self._sizes = np.array([_num_windows(part, sequence_length, "training") for part in self._mixture.parts])
+        self.num_windows = int(self._sizes.sum())
 
     def batch(self, step: int, batch_size: int, start: int = 0, count: int | None = None) -> Batch:
         """Inputs and targets, int64 [count, T], of positions `start` … `start + count - 1` of a step's batch.
@@ -48,27 +52,34 @@ class Sampler:
         """
         count = batch_size - start if count is None else count
         assert step >= 0 and start >= 0 and count >= 0 and start + count <= batch_size
-        return _read_windows(self._tokens, self.windows(step, batch_size)[start : start + count], self._sequence_length)
+        sources, windows = self.windows(step, batch_size)
+        wanted = slice(start, start + count)
+        return _read_windows(self._mixture, sources[wanted], windows[wanted], self._sequence_length)
 
-    def windows(self, step: int, batch_size: int) -> np.ndarray:
-        """The indices of the windows in a step's batch, int64 [batch_size]."""
+    def windows(self, step: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """The sources of a step's batch and the indices of their windows, int64 [batch_size] each."""
         samples = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
-        epochs, places = np.divmod(samples, self.num_windows)
+        sources, turns = self._mixture.turns(samples)
+        epochs, places = np.divmod(turns, self._sizes[sources])
         out = np.empty_like(samples)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            out[here] = permute(places[here], self.num_windows, key=f"{self._seed} {epoch}")
-        return out
+        for source, epoch in {*zip(sources.tolist(), epochs.tolist(), strict=True)}:
+            here = (sources == source) & (epochs == epoch)
+            key = f"{self._seed} {epoch}" + (f" {source}" if source else "")
+            out[here] = permute(places[here], int(self._sizes[source]), key)
+        return sources, out
 
     def epoch(self, step: int, batch_size: int) -> float:
-        """How often the training tokens have been seen before a step [epochs]."""
-        return step * batch_size / self.num_windows
+        """How often the training tokens have been seen before a step [epochs]; of a mixture, the source seen most."""
+        shares = np.array([float(share) for share in self._mixture.shares])
+        return float((step * batch_size * shares / self._sizes).max())
 
 
 def validation_batches(
-    tokens: Tokens, sequence_length: int, batch_size: int, max_tokens: int | None = None
+    tokens: Tokens | Mixture, sequence_length: int, batch_size: int, max_tokens: int | None = None
 ) -> Iterator[Batch]:
     """The first windows in order, each once: inputs and targets, int64 [at most batch_size, T].
+
+    A mixture's sources take turns, until the first of them has no window left.
 
     Args:
         tokens: the validation tokens.
@@ -79,15 +90,22 @@ def validation_batches(
     Raises:
         UserError: the tokens, or `max_tokens`, do not fill one window.
     """
-    available = _num_windows(tokens, sequence_length, "validation")
+    mixture = _as_mixture(tokens)
+    sizes = np.array([_num_windows(part, sequence_length, "validation") for part in mixture.parts])
     if max_tokens is not None and max_tokens < sequence_length:
         raise UserError(
             f"{max_tokens} validation tokens were asked for, fewer than one window of sequence_length = "
             f"{sequence_length}; ask for at least that many"
         )
-    count = available if max_tokens is None else min(available, max_tokens // sequence_length)
-    batches = (np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
-    return (_read_windows(tokens, windows, sequence_length) for windows in batches)
+    count = int(sizes.sum()) if max_tokens is None else min(int(sizes.sum()), max_tokens // sequence_length)
+    sources, turns = mixture.turns(np.arange(count))
+    count = int(np.argmax(over)) if (over := turns >= sizes[sources]).any() else count
+    batches = (slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
+    return (_read_windows(mixture, sources[each], turns[each], sequence_length) for each in batches)
+
+
+def _as_mixture(tokens: Tokens | Mixture) -> Mixture:
+    return tokens if isinstance(tokens, Mixture) else Mixture([tokens], [Fraction(1)])
 
 
 def permute(places: np.ndarray, size: int, key: str) -> np.ndarray:
@@ -122,10 +140,10 @@ def _mix(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def _read_windows(tokens: Tokens, windows: np.ndarray, sequence_length: int) -> Batch:
+def _read_windows(mixture: Mixture, sources: np.ndarray, windows: np.ndarray, sequence_length: int) -> Batch:
     rows = np.empty((len(windows), sequence_length + 1), dtype=np.int64)
-    for row, window in zip(rows, windows, strict=True):
-        row[:] = tokens.read(int(window) * sequence_length, sequence_length + 1)
+    for row, source, window in zip(rows, sources, windows, strict=True):
+        row[:] = mixture.parts[source].read(int(window) * sequence_length, sequence_length + 1)
     both = torch.from_numpy(rows)
     return both[:, :-1].contiguous(), both[:, 1:].contiguous()
 

@@ -1,10 +1,11 @@
 """Token shards: a corpus as token ids on disk, memory-mapped when read.
 
 A folder holds `train-00000.bin`, `validation-00000.bin`, … (token ids, little endian, two bytes each where
-the vocabulary allows it, else four) and `manifest.json`, which says what they hold, with their hashes.
+the vocabulary allows it, else four), `manifest.json`, which says what they hold, with their hashes, and the tokenizer.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -12,21 +13,28 @@ from typing import Literal
 
 import numpy as np
 
-from spikeless.config import from_dict, to_dict
-from spikeless.data.progress import track
-from spikeless.data.split import Part
+from spikeless.config import from_dict
 from spikeless.data.tokenizers import Tokenizer
 from spikeless.errors import UserError
-from spikeless.files import aside, content_hash, read_json, sha256, write_json
+from spikeless.files import content_hash, read_json, sha256
 
-__all__ = ["FORMAT", "Manifest", "Shard", "ShardedPart", "Shards", "Tokens", "open_shards", "write_shards"]
+__all__ = [
+    "DTYPES",
+    "FORMAT",
+    "MANIFEST",
+    "Manifest",
+    "Shard",
+    "ShardedPart",
+    "Shards",
+    "Tokens",
+    "dtype_for",
+    "hash_of",
+    "open_shards",
+    "read_manifest",
+]
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
-SHARD_TOKENS = 1 << 27
-"""A shard is closed at the first batch that brings it to this size [tokens]."""
-BATCH_CHARACTERS = 1 << 20
-"""How much text is encoded at a time [characters]."""
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
@@ -45,6 +53,10 @@ class ShardedPart:
 
     documents: int
     tokens: int
+    bytes: int
+    """Of the documents' text in UTF-8; end-of-text adds none."""
+    skipped: dict[str, int]
+    """What the corpus skipped or repaired, by kind [documents]."""
     shards: tuple[Shard, ...]
 
 
@@ -55,6 +67,8 @@ class Manifest:
     format: int
     data: str
     """The data spec, for people; the content is identified by `data_hash`."""
+    documents_hash: str
+    """Identifies the documents and how they were split."""
     tokenizer: str
     tokenizer_fingerprint: str
     vocab_size: int
@@ -98,55 +112,13 @@ class Shards:
     validation: Tokens
 
 
-def write_shards(
-    folder: Path,
-    documents: Mapping[Part, Iterable[str]],
-    tokenizer: Tokenizer,
-    *,
-    data: str,
-    shard_tokens: int = SHARD_TOKENS,
-) -> None:
-    """Encode documents, an end-of-text id after each, and publish them as `folder`, whole or not at all.
-
-    Args:
-        folder: must not exist yet.
-        documents: the training and the validation documents; they are streamed, some at a time.
-        tokenizer: its fingerprint goes into the manifest.
-        data: the data spec, for the manifest.
-        shard_tokens: size at which a shard is closed [tokens].
-
-    Raises:
-        UserError: `folder` exists, or it cannot be written.
-    """
-    if folder.exists():
-        raise UserError(f"{folder} exists already; choose another folder for the token shards")
-    dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    with aside(folder) as temporary:
-        train, validation = (
-            _write_part(temporary, part, documents[part], tokenizer, DTYPES[dtype], shard_tokens)
-            for part in ("train", "validation")
-        )
-        manifest = Manifest(
-            format=FORMAT,
-            data=data,
-            tokenizer=tokenizer.spec,
-            tokenizer_fingerprint=tokenizer.fingerprint(),
-            vocab_size=tokenizer.vocab_size,
-            dtype=dtype,
-            train=train,
-            validation=validation,
-            data_hash=_data_hash(dtype, tokenizer.fingerprint(), train, validation),
-        )
-        write_json(temporary / MANIFEST, to_dict(manifest))
-
-
 def open_shards(folder: Path, tokenizer: Tokenizer, *, verify: bool = False) -> Shards:
     """Memory-map a folder of shards, its files' sizes (and hashes, if `verify`) checked against its manifest.
 
     Raises:
         UserError: something is missing or does not match, or the shards were written with another tokenizer.
     """
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     if manifest.tokenizer_fingerprint != tokenizer.fingerprint():
         raise UserError(
             f"the shards in {folder} were written with another tokenizer ({manifest.tokenizer}) than this "
@@ -160,42 +132,12 @@ def open_shards(folder: Path, tokenizer: Tokenizer, *, verify: bool = False) -> 
     return Shards(manifest=manifest, train=train, validation=validation)
 
 
-def _write_part(
-    folder: Path,
-    part: Part,
-    documents: Iterable[str],
-    tokenizer: Tokenizer,
-    dtype: np.dtype,
-    shard_tokens: int,
-) -> ShardedPart:
-    count, shards, batches = 0, [], _batches(track(documents, f"encoding {part} documents"))
-    batch = next(batches, None)
-    while batch:
-        path, tokens = folder / f"{part}-{len(shards):05d}.bin", 0
-        with path.open("wb") as file:
-            while batch and tokens < shard_tokens:
-                for ids in tokenizer.encode_batch(batch):
-                    np.array([*ids, tokenizer.end_of_text], dtype=dtype).tofile(file)
-                    tokens += len(ids) + 1
-                count += len(batch)
-                batch = next(batches, None)
-        shards.append(Shard(file=path.name, tokens=tokens, sha256=sha256(path)))
-    return ShardedPart(documents=count, tokens=sum(shard.tokens for shard in shards), shards=tuple(shards))
+def read_manifest(folder: Path) -> Manifest:
+    """What `manifest.json` says, checked against itself; no shard is opened.
 
-
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
-    batch, characters = [], 0
-    for document in documents:
-        batch.append(document)
-        characters += len(document)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
-
-
-def _read_manifest(folder: Path) -> Manifest:
+    Raises:
+        UserError: it is missing, malformed, contradicts itself, or names a file outside its folder.
+    """
     path = folder / MANIFEST
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -205,9 +147,18 @@ def _read_manifest(folder: Path) -> Manifest:
     except UserError as error:
         raise UserError(f"{path} is not a manifest of token shards: {error.__cause__ or error}") from None
     shards = (*manifest.train.shards, *manifest.validation.shards)
-    if any(Path(shard.file).name != shard.file for shard in shards):
-        raise UserError(f"{path} names a file outside its folder")
-    expected = _data_hash(manifest.dtype, manifest.tokenizer_fingerprint, manifest.train, manifest.validation)
+    names = [shard.file for shard in shards]
+    for shard in shards:
+        if not re.fullmatch(r"(train|validation)-[0-9]{5,9}\.bin", shard.file):
+            raise UserError(f"{path} names a file outside its folder: {shard.file[:80]!r}")
+        if shard.tokens < 1 or names.count(shard.file) > 1:
+            raise UserError(f"{path} is damaged: {shard.file!r} with {shard.tokens} tokens cannot be")
+    for part in (manifest.train, manifest.validation):
+        if part.tokens != sum(shard.tokens for shard in part.shards) or min(part.documents, part.bytes) < 0:
+            raise UserError(f"{path} is damaged: its counts contradict each other")
+    if not 0 < manifest.vocab_size <= np.iinfo(DTYPES[manifest.dtype]).max + 1:
+        raise UserError(f"{path} is damaged: {manifest.vocab_size} tokens do not fit into {manifest.dtype}")
+    expected = hash_of(manifest.dtype, manifest.tokenizer_fingerprint, manifest.train, manifest.validation)
     if manifest.data_hash != expected:
         raise UserError(f"{path} was changed: its data_hash does not match the shards that it lists")
     return manifest
@@ -215,6 +166,8 @@ def _read_manifest(folder: Path) -> Manifest:
 
 def _open_shard(path: Path, shard: Shard, dtype: np.dtype, verify: bool) -> np.ndarray:
     expected = shard.tokens * dtype.itemsize
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise UserError(f"{path} is a link that leads out of its folder; copy the file into it")
     actual = path.stat().st_size if path.is_file() else None
     if actual != expected or not actual:
         found = "is missing" if actual is None else f"has {actual} bytes"
@@ -224,6 +177,12 @@ def _open_shard(path: Path, shard: Shard, dtype: np.dtype, verify: bool) -> np.n
     return np.memmap(path, dtype=dtype, mode="r")
 
 
-def _data_hash(dtype: str, tokenizer: str, train: ShardedPart, validation: ShardedPart) -> str:
+def dtype_for(tokenizer: Tokenizer) -> Literal["uint16", "uint32"]:
+    """The narrowest type that holds the vocabulary."""
+    return "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+
+
+def hash_of(dtype: str, tokenizer: str, train: ShardedPart, validation: ShardedPart) -> str:
+    """Identify every token of both parts, in order, and the tokenizer that they belong to."""
     hashes = (each for part in (train, validation) for each in ("part", *(shard.sha256 for shard in part.shards)))
     return content_hash(dtype, tokenizer, *hashes)

@@ -1,0 +1,118 @@
+"""`spikeless data prepare` and `spikeless data inspect`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spikeless.cli._options import JSONFile, Tokenizer, write_or_print
+from spikeless.config import to_dict
+from spikeless.data.inspection import Inspection, TokenCount, inspect_shards
+from spikeless.data.prepare import prepare_folder, prepared_folders
+from spikeless.data.split import VALIDATION_FRACTION
+from spikeless.errors import UserError
+from spikeless.run import DataConfig
+
+__all__ = ["data"]
+
+data = typer.Typer(help="Prepare and inspect token shards.", no_args_is_help=True)
+
+
+@data.command("prepare")
+def prepare(
+    spec: Annotated[str, typer.Argument(help="The corpus, as for `train --data`.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to make; `--data shards:FOLDER` reads it.")],
+    tokenizer: Tokenizer = None,
+    validation_fraction: Annotated[
+        float, typer.Option("--validation-fraction", help="Share held out, where the corpus brings no split.")
+    ] = VALIDATION_FRACTION,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Threads that tokenize; all cores if not given.")
+    ] = None,
+) -> None:
+    """Tokenize a corpus once, into shards that training maps into memory; goes on where it was killed."""
+    if workers is not None:
+        if workers < 1:
+            raise UserError(f"--workers {workers} is out of range; use a whole number from 1")
+        os.environ["RAYON_NUM_THREADS"] = str(workers)  # read when `tokenizers` first encodes a batch
+    wanted = tokenizer or DataConfig().tokenizer
+    manifests = prepare_folder(spec, wanted, out, validation_fraction=validation_fraction)
+    console = Console(highlight=False)
+    table = Table("source", "part", "documents", "tokens", "bytes", "skipped or repaired", title=f"tokenizer {wanted}")
+    for manifest in manifests:
+        for name, part in (("train", manifest.train), ("validation", manifest.validation)):
+            table.add_row(
+                Text(manifest.data),
+                name,
+                f"{part.documents:,}",
+                f"{part.tokens:,}",
+                f"{part.bytes:,}",
+                _listed(part.skipped),
+            )
+    console.print(table)
+    console.print(f"prepared: {out} (train on it with --data shards:{out})", soft_wrap=True, markup=False)
+
+
+@data.command("inspect")
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="A folder of `data prepare`.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Check the hash of every shard.")] = False,
+    top: Annotated[int, typer.Option("--top", help="How many of the most and least frequent tokens.", min=1)] = 10,
+    samples: Annotated[int, typer.Option("--samples", help="How many documents of each part.", min=0)] = 3,
+    json_file: JSONFile = None,
+) -> None:
+    """Say what token shards hold: counts, token frequencies, document lengths, decoded samples."""
+    found = [inspect_shards(each, verify=verify, top=top, samples=samples) for each in prepared_folders(folder)]
+    if not write_or_print(json_file, [to_dict(each) for each in found]):
+        for each in found:
+            _show(each, Console(highlight=False), verify)
+
+
+def _show(found: Inspection, console: Console, verified: bool) -> None:
+    manifest = found.manifest
+    about = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("data", manifest.data),
+        ("tokenizer", f"{manifest.tokenizer}, {manifest.vocab_size:,} tokens"),
+        ("stored as", manifest.dtype),
+        ("data hash", manifest.data_hash[:16] + "…"),
+        ("hashes of the shards", "verified" if verified else "not looked at; --verify does"),
+    ):
+        about.add_row(name, Text(value))
+    console.print(about)
+    table = Table("quantity", *found.parts, title="counts")
+    parts = found.parts.values()
+    for name, values in (
+        ("documents", [f"{part.documents:,}" for part in parts]),
+        ("tokens, end-of-text included", [f"{part.tokens:,}" for part in parts]),
+        ("bytes of text", [f"{part.bytes:,}" for part in parts]),
+        ("bytes per token", [f"{part.bytes / part.tokens:.3f}" if part.tokens else "" for part in parts]),
+        ("skipped or repaired", [_listed(part.skipped) for part in parts]),
+        (
+            "document length, min / 10 % / median / 90 % / max [tokens]",
+            [" / ".join(map(str, p.lengths)) for p in parts],
+        ),
+    ):
+        table.add_row(name, *values)
+    console.print(table)
+    for title, tokens in (("most frequent tokens", found.head), ("least frequent tokens that occur", found.tail)):
+        console.print(_frequencies(title, tokens, manifest.train.tokens))
+    console.print(f"{found.unseen:,} of {manifest.vocab_size:,} tokens never occur in the training part")
+    for name, part in found.parts.items():
+        for text in part.samples:
+            console.print(Text(f"{name}: ", style="bold").append(repr(text), style="default"), soft_wrap=True)
+
+
+def _frequencies(title: str, tokens: tuple[TokenCount, ...], total: int) -> Table:
+    table = Table("id", "text", "count", "share", title=title)
+    for each in tokens:
+        table.add_row(str(each.token), Text(repr(each.text)), f"{each.count:,}", f"{each.count / total:.3%}")
+    return table
+
+
+def _listed(skipped: dict[str, int]) -> str:
+    return ", ".join(f"{kind} {count:,}" for kind, count in skipped.items()) or "none"
