@@ -42,6 +42,15 @@ VOCABULARY, BATCH, LENGTH = 50_257, 2, 512
 STEPS_A_ROUND, ROUNDS = 10, 3
 SHAPES = {"6x384": (6, 384, 6), "12x768": (12, 768, 12)}
 TARGETS = {"speed": 1.1, "memory": 0.8}
+ABOUT = {
+    "date": date.today().isoformat(),
+    "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    "torch": torch.__version__,
+    "transformers": transformers.__version__,
+    "batch": BATCH,
+    "sequence_length": LENGTH,
+    "vocabulary": VOCABULARY,
+}
 
 
 class Enough(Exception):
@@ -202,6 +211,8 @@ def main(arguments: list[str]) -> None:
             row |= {f"{side}_peak_bytes": peak for side, peak in peaks.items()}
             row |= {"memory": peaks["ours"] / peaks["theirs"], "split": split_of(SHAPES[name], precision)}
             results.append(row)
+            if out:
+                out.write_text(json.dumps({**ABOUT, "results": results}, indent=2) + "\n")
     table = Table(
         "shape",
         "precision",
@@ -229,17 +240,6 @@ def main(arguments: list[str]) -> None:
     for row in results:
         split.add_row(row["shape"], row["precision"], *(f"{share:.0%}" for share in row["split"].values()))
     Console(width=140).print(split)
-    if out:
-        about = {
-            "date": date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "batch": BATCH,
-            "sequence_length": LENGTH,
-            "vocabulary": VOCABULARY,
-        }
-        out.write_text(json.dumps({**about, "results": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
