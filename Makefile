@@ -36,6 +36,9 @@ format: setup
 
 bench: setup
 	$(BIN)/python benchmarks/diagnostics_cost.py
+	$(BIN)/python benchmarks/data_reading.py
+	$(BIN)/python benchmarks/tokenising.py
+	$(BIN)/python benchmarks/training_speed.py
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache

@@ -78,9 +78,9 @@ def main(arguments: list[str]) -> None:
 
         if "--memory" in arguments:
             before, took = high_water(), seconds(ours)
-            grown = (high_water() - before) / 1e6
+            peak = high_water()
             print(
-                f"{megabytes} MB of text in {took:.0f} s; peak {high_water() / 1e6:.0f} MB, {grown:.0f} MB of it for this"
+                f"{megabytes} MB of text in {took:.0f} s; peak {peak / 1e6:.0f} MB, {(peak - before) / 1e6:.0f} for this"
             )
             return
         texts = [text for part in ("train", "validation") for text in split.documents(part)]
