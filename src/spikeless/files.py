@@ -20,6 +20,8 @@ __all__ = [
     "content_hash",
     "locked",
     "read_json",
+    "remove",
+    "resumable",
     "sha256",
     "sync",
     "write_json",
@@ -113,6 +115,43 @@ def aside(folder: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def resumable(folder: Path) -> Iterator[Path]:
+    """Like `aside`, for long work: a hidden folder in which the next process finds what a kill or a full disk left.
+
+    Any other error removes it. It is locked, so that two processes never fill it at the same time.
+
+    Raises:
+        UserError: `folder` exists, another process is at it, or the disk is full or cannot be written to.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists already; choose another folder")
+    work = folder.with_name(f".{folder.name}.partial")
+    with locked(work):
+        try:
+            yield work
+            (work / ".lock").unlink()
+            sync(work)
+            work.rename(folder)
+            sync(folder.parent)
+        except OSError as error:
+            if error.filename is not None and not Path(error.filename).is_relative_to(folder.parent):
+                raise  # what the block itself could not read
+            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+        except Exception as error:
+            if not isinstance(error.__cause__, OSError):  # `write_text` could not write
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all that is in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def sha256(path: Path) -> str:

@@ -18,7 +18,8 @@ def bpe_tokenizer():
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    monkeypatch.setattr(encoding, "BATCH_CHARACTERS", 100)
+    monkeypatch.setattr(encoding, "BATCH_BYTES", 100)
+    monkeypatch.setattr(encoding, "PIECE_CHARACTERS", 100)
 
 
 def test_a_long_document_is_encoded_in_pieces_to_the_same_ids(small_batches, bpe_tokenizer):

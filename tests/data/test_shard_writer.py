@@ -10,7 +10,6 @@ import textwrap
 import pytest
 
 from spikeless.data import encoding, open_shards, write_shards
-from spikeless.data.shard_writer import work_folder
 from spikeless.data.tokenizers._fast import FastTokenizer
 from spikeless.errors import SpikelessWarning, UserError
 
@@ -20,7 +19,7 @@ WRITE = """
     from pathlib import Path
     from spikeless.data import encoding, parse_tokenizer, write_shards
 
-    encoding.BATCH_CHARACTERS = 500
+    encoding.BATCH_BYTES = 500
     die_after = int(sys.argv[2])
 
     def documents(part, tally):
@@ -39,6 +38,10 @@ def write_in_a_process(folder, die_after=-1, part="train"):
     return subprocess.run(command, check=False).returncode
 
 
+def partial(folder):
+    return folder.with_name(f".{folder.name}.partial")
+
+
 def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -54,7 +57,7 @@ def write(folder, tokenizer, stream=documents, identity="test"):
 
 @pytest.fixture
 def whole(tmp_path, byte_tokenizer, monkeypatch):
-    monkeypatch.setattr(encoding, "BATCH_CHARACTERS", 500)
+    monkeypatch.setattr(encoding, "BATCH_BYTES", 500)
     write(tmp_path / "whole", byte_tokenizer)
     return content(tmp_path / "whole")
 
@@ -64,14 +67,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, byte_tokenizer, whole,
     folder = tmp_path / "killed"
     assert write_in_a_process(folder, die_after, part) == -signal.SIGKILL
     assert not folder.exists()
-    assert len(list(work_folder(folder).glob("*.bin"))) > 3
+    assert len(list(partial(folder).glob("*.bin"))) > 3
     encoded, encode_batch = [], FastTokenizer.encode_batch
     monkeypatch.setattr(
         FastTokenizer, "encode_batch", lambda self, texts: encoded.extend(texts) or encode_batch(self, texts)
     )
     write(folder, byte_tokenizer)
     assert content(folder) == whole
-    assert not work_folder(folder).exists()
+    assert not partial(folder).exists()
     assert len(encoded) < 130
 
 
@@ -87,7 +90,7 @@ def test_what_was_left_of_other_data_is_not_used(tmp_path, byte_tokenizer, whole
 def test_a_damaged_journal_begins_anew(tmp_path, byte_tokenizer, whole, damage):
     folder = tmp_path / "killed"
     write_in_a_process(folder, 150)
-    (work_folder(folder) / "journal.json").write_text(damage)
+    (partial(folder) / "journal.json").write_text(damage)
     write(folder, byte_tokenizer)
     assert content(folder) == whole
 

@@ -14,7 +14,7 @@ VALIDATION = ["held out", "and this"]
 
 @pytest.fixture
 def folder(tmp_path, byte_tokenizer, monkeypatch):
-    monkeypatch.setattr(encoding, "BATCH_CHARACTERS", 3000)
+    monkeypatch.setattr(encoding, "BATCH_BYTES", 3000)
     return write(tmp_path / "shards", byte_tokenizer)
 
 
@@ -108,7 +108,7 @@ def test_existing_shards_are_never_written_over(folder, byte_tokenizer):
 
 
 def test_documents_are_streamed(tmp_path, byte_tokenizer, monkeypatch):
-    monkeypatch.setattr(encoding, "BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr(encoding, "BATCH_BYTES", 1000)
     largest = 0
     encode_batch = FastTokenizer.encode_batch
 

@@ -65,7 +65,8 @@ def described_run(
     """
     if precision is not None and precision not in _PRECISIONS:
         raise UserError(f"--precision {precision!r} is unknown; {nearest(precision, _PRECISIONS, 'precision')}")
-    if data is not None and tokenizer is None:
+    chosen = any(each.partition("=")[0].strip() == "data.tokenizer" for each in assignments or ())
+    if data is not None and tokenizer is None and not chosen:
         tokenizer = prepared_tokenizer(data)
     given = {"data.spec": data, "data.tokenizer": tokenizer, "device": device, "precision": precision}
     run = compose(recipe, techniques or (), assignments or ())

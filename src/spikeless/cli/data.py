@@ -101,7 +101,9 @@ def _show(found: Inspection, console: Console, verified: bool) -> None:
     console.print(table)
     for title, tokens in (("most frequent tokens", found.head), ("least frequent tokens that occur", found.tail)):
         console.print(_frequencies(title, tokens, manifest.train.tokens))
-    console.print(f"{found.unseen:,} of {manifest.vocab_size:,} tokens never occur in the training part")
+    such_as = Text(f", such as {', '.join(repr(each.text) for each in found.never)}" if found.never else "")
+    never = f"{found.unseen:,} of {manifest.vocab_size:,} tokens never occur in the training part"
+    console.print(Text(never).append(such_as), soft_wrap=True)
     for name, part in found.parts.items():
         for text in part.samples:
             console.print(Text(f"{name}: ", style="bold").append(repr(text), style="default"), soft_wrap=True)

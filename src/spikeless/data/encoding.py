@@ -18,11 +18,14 @@ from spikeless.errors import UserError
 
 __all__ = ["Encoded", "encode_documents"]
 
-BATCH_CHARACTERS = 1 << 20
-"""How much text is encoded at a time [characters]; the library takes about forty bytes of memory for each."""
+BATCH_BYTES = 1 << 20
+"""How much text is encoded at a time, in UTF-8 [bytes]; while it is, each takes up to a hundred bytes of memory."""
+PIECE_CHARACTERS = 1 << 18
+"""What a longer document is cut into, so that all cores have some of it [characters]."""
 AHEAD = 2
 """Batches that are encoded, or wait for it, while one is written."""
-WORD_END = re.compile(r"(?<=\S)[ \n](?=\S)")
+WORD_END = re.compile(r"(?<=\S) (?=\S)|(?<=[^\W_])\n(?=\S)")
+"""Where the pre-tokenizers of GPT-2, Llama 3 and their like always cut; after punctuation some keep a newline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +48,14 @@ class Encoded:
 @dataclass(frozen=True, kw_only=True)
 class _Piece:
     text: str
+    bytes: int
     last: bool
 
 
 def encode_documents(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[Encoded]:
     """Encode a stream of documents.
 
-    A document longer than a batch is encoded in pieces, cut in front of a single space or newline, where byte-level
-    tokenizers cut too.
+    A document longer than a piece is cut in front of single spaces and newlines, where byte-level tokenizers cut too.
 
     Raises:
         UserError: the tokenizer gives an id that is not in its vocabulary.
@@ -70,26 +73,30 @@ def encode_documents(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[_Piece]]:
-    batch, characters = [], 0
+    batch, size = [], 0
     for piece in chain.from_iterable(map(_pieces, documents)):
         batch.append(piece)
-        characters += len(piece.text)
-        if characters >= BATCH_CHARACTERS:
+        size += piece.bytes
+        if size >= BATCH_BYTES:
             yield batch
-            batch, characters = [], 0
+            batch, size = [], 0
     if batch:
         yield batch
 
 
 def _pieces(document: str) -> Iterator[_Piece]:
     start = 0
-    while len(document) - start > BATCH_CHARACTERS:
-        limit = start + BATCH_CHARACTERS
-        space = WORD_END.search(document, limit, limit + BATCH_CHARACTERS)
+    while len(document) - start > PIECE_CHARACTERS:
+        limit = start + PIECE_CHARACTERS
+        space = WORD_END.search(document, limit, limit + PIECE_CHARACTERS)
         stop = space.start() if space else limit
-        yield _Piece(text=document[start:stop], last=False)
+        yield _piece(document[start:stop], last=False)
         start = stop
-    yield _Piece(text=document[start:] if start else document, last=True)
+    yield _piece(document[start:] if start else document, last=True)
+
+
+def _piece(text: str, last: bool) -> _Piece:
+    return _Piece(text=text, bytes=len(text) if text.isascii() else len(text.encode()), last=last)
 
 
 def _encode(batch: list[_Piece], tokenizer: Tokenizer) -> Encoded:
@@ -106,6 +113,6 @@ def _encode(batch: list[_Piece], tokenizer: Tokenizer) -> Encoded:
     return Encoded(
         ids=ids,
         documents=sum(piece.last for piece in batch),
-        bytes=sum(len(piece.text.encode()) for piece in batch),
+        bytes=sum(piece.bytes for piece in batch),
         ends=batch[-1].last,
     )

@@ -1,6 +1,6 @@
 """What is in a folder of token shards: counts, frequent and rare tokens, document lengths, samples."""
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ __all__ = ["Inspection", "PartInspection", "TokenCount", "inspect_shards"]
 CHUNK_TOKENS = 1 << 20
 SAMPLE_TOKENS = 64
 QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
+PARTS: tuple[Part, ...] = ("train", "validation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,8 @@ class Inspection:
         parts: both parts.
         head: the most frequent tokens of the training part.
         tail: the least frequent ones that come at all.
-        unseen: tokens of the vocabulary that never come in it.
+        unseen: how many tokens of the vocabulary never come in it.
+        never: some of these, those with the smallest ids.
     """
 
     manifest: Manifest
@@ -66,6 +68,7 @@ class Inspection:
     head: tuple[TokenCount, ...]
     tail: tuple[TokenCount, ...]
     unseen: int
+    never: tuple[TokenCount, ...]
 
 
 def inspect_shards(folder: Path, *, verify: bool = False, top: int = 10, samples: int = 3) -> Inspection:
@@ -84,7 +87,8 @@ def inspect_shards(folder: Path, *, verify: bool = False, top: int = 10, samples
         raise UserError(f"{folder} is not a folder; give one of `spikeless data prepare`")
     tokenizer = load_tokenizer(folder)
     shards = open_shards(folder, tokenizer, verify=verify)
-    counts = _counts(shards.train, tokenizer.vocab_size)
+    survey = {part: _survey(shards, part, tokenizer, samples) for part in PARTS}
+    counts = survey["train"].counts
     order = np.argsort(-counts, kind="stable")
     seen = int(np.count_nonzero(counts))
 
@@ -93,53 +97,78 @@ def inspect_shards(folder: Path, *, verify: bool = False, top: int = 10, samples
 
     return Inspection(
         manifest=shards.manifest,
-        parts={part: _inspect_part(shards, part, tokenizer, samples) for part in ("train", "validation")},
+        parts={part: _describe(shards, part, survey[part], tokenizer) for part in PARTS},
         head=named(order[: min(top, seen)]),
         tail=named(order[max(0, seen - top) : seen]),
         unseen=tokenizer.vocab_size - seen,
+        never=named(order[seen : seen + top]),
     )
 
 
-def _inspect_part(shards: Shards, part: Part, tokenizer: Tokenizer, samples: int) -> PartInspection:
+@dataclass(frozen=True, kw_only=True)
+class _Survey:
+    """What one pass over a part found.
+
+    Attributes:
+        counts: how often each id comes, int64 [vocab_size].
+        lengths: how many documents have each length.
+        samples: where some documents begin, and their lengths.
+    """
+
+    counts: np.ndarray
+    lengths: Counter[int]
+    samples: list[tuple[int, int]]
+
+
+def _survey(shards: Shards, part: Part, tokenizer: Tokenizer, samples: int) -> _Survey:
+    """Read a part once; memory does not grow with it.
+
+    Raises:
+        UserError: it holds another number of documents than the manifest says.
+    """
+    tokens: Tokens = getattr(shards, part)
+    said: int = getattr(shards.manifest, part).documents
+    wanted = np.unique(np.linspace(0, max(said - 1, 0), samples).round().astype(np.int64))
+    survey = _Survey(counts=np.zeros(tokenizer.vocab_size, dtype=np.int64), lengths=Counter(), samples=[])
+    documents = begin = 0
+    for start in track(range(0, len(tokens), CHUNK_TOKENS), f"reading {part} tokens"):
+        chunk = tokens.read(start, min(CHUNK_TOKENS, len(tokens) - start))
+        survey.counts[:] += np.bincount(chunk, minlength=tokenizer.vocab_size)
+        ends = np.flatnonzero(chunk == tokenizer.end_of_text) + start + 1
+        begins = np.concatenate([[begin], ends[:-1]]) if len(ends) else ends
+        lengths, times = np.unique(ends - begins, return_counts=True)
+        survey.lengths.update(dict(zip(lengths.tolist(), times.tolist(), strict=True)))
+        here = wanted[(wanted >= documents) & (wanted < documents + len(ends))] - documents
+        survey.samples.extend((int(begins[i]), int(ends[i] - begins[i])) for i in here)
+        documents, begin = documents + len(ends), int(ends[-1]) if len(ends) else begin
+    if (documents, begin) != (said, len(tokens)):
+        raise UserError(
+            f"the {part} part holds {documents} documents and {len(tokens) - begin} tokens behind them, but the "
+            f"manifest says {said} documents; write the shards anew"
+        )
+    return survey
+
+
+def _describe(shards: Shards, part: Part, survey: _Survey, tokenizer: Tokenizer) -> PartInspection:
     tokens: Tokens = getattr(shards, part)
     said = getattr(shards.manifest, part)
-    ends = np.concatenate([*_ends(tokens, tokenizer.end_of_text, part), np.empty(0, dtype=np.int64)])
-    starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
-    lengths = ends + 1 - starts
-    chosen = np.unique(np.linspace(0, len(ends) - 1, samples).round().astype(int)) if len(ends) else []
-    texts = [tokenizer.decode(tokens.read(int(starts[i]), min(int(lengths[i]) - 1, SAMPLE_TOKENS))) for i in chosen]
     return PartInspection(
         documents=said.documents,
         tokens=said.tokens,
         bytes=said.bytes,
         skipped=said.skipped,
-        lengths=tuple(int(each) for each in np.quantile(lengths, QUANTILES, method="nearest")) if len(ends) else (),
-        samples=tuple(texts),
+        lengths=_quantiles(survey.lengths),
+        samples=tuple(
+            tokenizer.decode(tokens.read(start, min(length - 1, SAMPLE_TOKENS))) for start, length in survey.samples
+        ),
     )
 
 
-def _chunks(tokens: Tokens) -> Iterator[tuple[int, np.ndarray]]:
-    for start in range(0, len(tokens), CHUNK_TOKENS):
-        yield start, tokens.read(start, min(CHUNK_TOKENS, len(tokens) - start))
-
-
-def _counts(tokens: Tokens, vocab_size: int) -> np.ndarray:
-    """How often each id comes.
-
-    Raises:
-        UserError: an id is beyond the vocabulary.
-    """
-    counts = np.zeros(vocab_size, dtype=np.int64)
-    total = -(-len(tokens) // CHUNK_TOKENS)
-    for _, chunk in track(_chunks(tokens), "counting tokens", total):
-        if chunk.max() >= vocab_size:
-            raise UserError(f"the shards hold the id {chunk.max()}, but the vocabulary has {vocab_size} tokens")
-        counts += np.bincount(chunk, minlength=vocab_size)
-    return counts
-
-
-def _ends(tokens: Tokens, end_of_text: int, part: Part) -> Iterator[np.ndarray]:
-    """Where documents end, chunk by chunk."""
-    total = -(-len(tokens) // CHUNK_TOKENS)
-    for start, chunk in track(_chunks(tokens), f"finding {part} documents", total):
-        yield np.flatnonzero(chunk == end_of_text) + start
+def _quantiles(lengths: Counter[int]) -> tuple[int, ...]:
+    """The lengths at `QUANTILES`, each that of a document; none if there are no documents."""
+    if not lengths:
+        return ()
+    values, counts = (np.array(each) for each in zip(*sorted(lengths.items()), strict=True))
+    upto = np.cumsum(counts)
+    places = np.rint(np.array(QUANTILES) * (upto[-1] - 1))
+    return tuple(int(each) for each in values[np.searchsorted(upto, places, side="right")])

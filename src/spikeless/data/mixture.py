@@ -16,7 +16,7 @@ __all__ = ["Mixture", "parse_mixture"]
 PREFIX = "mix:"
 USAGE = "mix:0.7*SPEC+0.3*SPEC"
 _NEXT = re.compile(r"\+(?=\s*[0-9.]+\s*\*)")
-_TERM = re.compile(r"\s*(?P<weight>[0-9]*\.?[0-9]+)\s*\*\s*(?P<spec>.+?)\s*", re.DOTALL)
+_TERM = re.compile(r"(?P<weight>[0-9]{0,18}\.?[0-9]{1,18})\s*\*\s*(?P<spec>.+)", re.DOTALL)
 PERIOD = 1 << 16
 """The schedule repeats after so many samples at most; shares that need longer are rounded to it."""
 
@@ -33,7 +33,7 @@ def parse_mixture(spec: str) -> tuple[tuple[Fraction, str], ...]:
         return ((Fraction(1), spec),)
     terms = []
     for term in _NEXT.split(spec.strip().removeprefix(PREFIX)):
-        match = _TERM.fullmatch(term)
+        match = _TERM.fullmatch(term.strip())
         if not match:
             raise UserError(f"cannot read {term!r} in the mixture {spec!r}; write {USAGE}")
         if match["spec"].startswith(PREFIX):

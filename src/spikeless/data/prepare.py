@@ -1,6 +1,5 @@
 """From a data spec and a tokenizer spec to token shards, each step cached by what it depends on."""
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,12 +10,12 @@ from spikeless.config import from_dict, to_dict
 from spikeless.data.cache import cached
 from spikeless.data.corpora import parse_corpus
 from spikeless.data.mixture import Mixture, parse_mixture
-from spikeless.data.shard_writer import work_folder, write_shards
+from spikeless.data.shard_writer import write_shards
 from spikeless.data.shards import FORMAT, Manifest, Shards, Tokens, open_shards, read_manifest
 from spikeless.data.split import VALIDATION_FRACTION, Split
 from spikeless.data.tokenizers import Tokenizer, load_tokenizer, parse_tokenizer
 from spikeless.errors import UserError
-from spikeless.files import content_hash, read_json, sync, write_json
+from spikeless.files import content_hash, read_json, remove, resumable, write_json
 
 __all__ = ["PreparedData", "prepare", "prepare_folder", "prepared_folders", "prepared_tokenizer"]
 
@@ -108,15 +107,17 @@ def prepare_folder(
     if len(sources) == 1:
         _write(sources[0], folder, built)
         return tuple(read_manifest(each) for each in prepared_folders(folder))
-    work = work_folder(folder)
-    for index, source in enumerate(sources):
-        if not _is_finished(source, work / str(index), built):
-            shutil.rmtree(work / str(index), ignore_errors=True)
-            _write(source, work / str(index), built)
     names = tuple(str(index) for index in range(len(sources)))
-    write_json(work / MIXTURE, to_dict(_MixtureFile(format=FORMAT, data=data, folders=names)))
-    work.rename(folder)
-    sync(folder.parent)
+    with resumable(folder) as work:
+        for path in work.iterdir():
+            if path.name not in {".lock", *names, *(f".{name}.partial" for name in names)}:
+                remove(path)
+        for name, source in zip(names, sources, strict=True):
+            if not _is_finished(source, work / name, built):
+                if (work / name).exists():
+                    remove(work / name)
+                _write(source, work / name, built)
+        write_json(work / MIXTURE, to_dict(_MixtureFile(format=FORMAT, data=data, folders=names)))
     return tuple(read_manifest(each) for each in prepared_folders(folder))
 
 
@@ -165,7 +166,11 @@ def prepared_folders(folder: Path) -> list[Path]:
     """
     if not (folder / MIXTURE).exists():
         return [folder]
-    return [folder / name for name in _read_mixture(folder).folders]
+    folders = [folder / name for name in _read_mixture(folder).folders]
+    for each in folders:
+        if not each.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{each} is a link that leads out of its folder; copy what it leads to")
+    return folders
 
 
 def _read_mixture(folder: Path) -> _MixtureFile:

@@ -5,7 +5,6 @@ documents that these hold and goes on behind them, so the result is the same to 
 """
 
 import hashlib
-import shutil
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -21,9 +20,9 @@ from spikeless.data.shards import DTYPES, FORMAT, MANIFEST, Manifest, Shard, Sha
 from spikeless.data.split import Part
 from spikeless.data.tokenizers import Tokenizer
 from spikeless.errors import SpikelessWarning, UserError
-from spikeless.files import content_hash, locked, read_json, sync, write_json
+from spikeless.files import content_hash, read_json, remove, resumable, sync, write_json
 
-__all__ = ["work_folder", "write_shards"]
+__all__ = ["write_shards"]
 
 SHARD_TOKENS = 1 << 27
 """A shard is closed at the first end of a document, at the end of a batch, that brings it to this size [tokens]."""
@@ -51,11 +50,6 @@ class _Journal:
     finished: tuple[_Finished, ...] = ()
 
 
-def work_folder(folder: Path) -> Path:
-    """Where the shards are until they are whole."""
-    return folder.with_name(f".{folder.name}.partial")
-
-
 def write_shards(
     folder: Path,
     documents: Documents,
@@ -81,41 +75,26 @@ def write_shards(
     Warns:
         SpikelessWarning: something unfinished of other data is removed.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists already; choose another folder for the token shards")
-    work = work_folder(folder)
     begun = content_hash(str(FORMAT), identity, tokenizer.fingerprint(), str(shard_tokens))
-    try:
-        with locked(work):
-            writer = _Writer(work, documents, tokenizer, _take_up(work, begun), shard_tokens)
-            train, validation = writer.write("train"), writer.write("validation")
-            tokenizer.save(work)
-            dtype = dtype_for(tokenizer)
-            manifest = Manifest(
-                format=FORMAT,
-                data=data,
-                documents_hash=identity,
-                tokenizer=tokenizer.spec,
-                tokenizer_fingerprint=tokenizer.fingerprint(),
-                vocab_size=tokenizer.vocab_size,
-                dtype=dtype,
-                train=train,
-                validation=validation,
-                data_hash=hash_of(dtype, tokenizer.fingerprint(), train, validation),
-            )
-            write_json(work / MANIFEST, to_dict(manifest))
-            for name in (JOURNAL, ".lock"):
-                (work / name).unlink()
-            sync(work)
-            work.rename(folder)
-            sync(folder.parent)
-    except OSError as error:
-        if error.filename is not None and not Path(error.filename).is_relative_to(folder.parent):
-            raise  # what the documents could not read
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
-    except Exception:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    with resumable(folder) as work:
+        writer = _Writer(work, documents, tokenizer, _take_up(work, begun), shard_tokens)
+        train, validation = writer.write("train"), writer.write("validation")
+        tokenizer.save(work)
+        dtype = dtype_for(tokenizer)
+        manifest = Manifest(
+            format=FORMAT,
+            data=data,
+            documents_hash=identity,
+            tokenizer=tokenizer.spec,
+            tokenizer_fingerprint=tokenizer.fingerprint(),
+            vocab_size=tokenizer.vocab_size,
+            dtype=dtype,
+            train=train,
+            validation=validation,
+            data_hash=hash_of(dtype, tokenizer.fingerprint(), train, validation),
+        )
+        write_json(work / MANIFEST, to_dict(manifest))
+        (work / JOURNAL).unlink(missing_ok=True)
 
 
 def _take_up(work: Path, identity: str) -> _Journal:
@@ -131,7 +110,7 @@ def _take_up(work: Path, identity: str) -> _Journal:
         pass  # nothing was finished
     for path in work.iterdir():
         if path.name != ".lock":
-            path.unlink()
+            remove(path)
     return _Journal(identity=identity)
 
 

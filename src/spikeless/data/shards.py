@@ -5,6 +5,7 @@ the vocabulary allows it, else four), `manifest.json`, which says what they hold
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -80,17 +81,26 @@ class Manifest:
 
 
 class Tokens:
-    """A long row of token ids, in one or several arrays, of which stretches are read."""
+    """A long row of token ids, in one or several arrays, of which stretches are read.
 
-    def __init__(self, arrays: Sequence[np.ndarray]):
-        self._arrays = tuple(arrays)
+    Args:
+        arrays: the ids, one after another.
+        vocab_size: no id that is read may reach it, if it is given [tokens].
+    """
+
+    def __init__(self, arrays: Sequence[np.ndarray], vocab_size: int | None = None):
+        self._arrays, self._vocab_size = tuple(arrays), vocab_size
         self._starts = np.array([0, *accumulate(map(len, self._arrays))], dtype=np.int64)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def read(self, start: int, length: int) -> np.ndarray:
-        """Copy `length` tokens from `start` on, as int64; they may lie in several shards."""
+        """Copy `length` tokens from `start` on, as int64; they may lie in several shards.
+
+        Raises:
+            UserError: an id is not in the vocabulary.
+        """
         stop = start + length
         assert 0 <= start <= stop <= len(self), f"tokens {start}:{stop} of {len(self)}"
         out, done = np.empty(length, dtype=np.int64), 0
@@ -100,6 +110,11 @@ class Tokens:
             piece = self._arrays[index][offset : offset + length - done]
             out[done : done + len(piece)] = piece
             done, index = done + len(piece), index + 1
+        if self._vocab_size is not None and length and out.max() >= self._vocab_size:
+            raise UserError(
+                f"the token shards hold the id {out.max()} at or behind token {start}, but the vocabulary has "
+                f"{self._vocab_size} tokens; they are damaged: `spikeless data inspect DIR --verify` tells where"
+            )
         return out
 
 
@@ -126,7 +141,7 @@ def open_shards(folder: Path, tokenizer: Tokenizer, *, verify: bool = False) -> 
         )
     dtype = DTYPES[manifest.dtype]
     train, validation = (
-        Tokens([_open_shard(folder / shard.file, shard, dtype, verify) for shard in part.shards])
+        Tokens([_open_shard(folder / shard.file, shard, dtype, verify) for shard in part.shards], tokenizer.vocab_size)
         for part in (manifest.train, manifest.validation)
     )
     return Shards(manifest=manifest, train=train, validation=validation)
@@ -147,11 +162,11 @@ def read_manifest(folder: Path) -> Manifest:
     except UserError as error:
         raise UserError(f"{path} is not a manifest of token shards: {error.__cause__ or error}") from None
     shards = (*manifest.train.shards, *manifest.validation.shards)
-    names = [shard.file for shard in shards]
+    names = Counter(shard.file for shard in shards)
     for shard in shards:
         if not re.fullmatch(r"(train|validation)-[0-9]{5,9}\.bin", shard.file):
             raise UserError(f"{path} names a file outside its folder: {shard.file[:80]!r}")
-        if shard.tokens < 1 or names.count(shard.file) > 1:
+        if shard.tokens < 1 or names[shard.file] > 1:
             raise UserError(f"{path} is damaged: {shard.file!r} with {shard.tokens} tokens cannot be")
     for part in (manifest.train, manifest.validation):
         if part.tokens != sum(shard.tokens for shard in part.shards) or min(part.documents, part.bytes) < 0:
