@@ -70,5 +70,6 @@ class JSONLines(FileCorpus):
         if not isinstance(record, dict):
             raise UserError(f"{where} is JSON, but not an object; each line must be one, with a field {self.field!r}")
         document = well_formed(text_of(record, self.field, where), seen)
-        tally["invalid_utf8"] += bool(seen)
+        if seen:
+            tally["invalid_utf8"] += 1
         return document

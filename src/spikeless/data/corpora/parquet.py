@@ -48,7 +48,7 @@ class Parquet(FileCorpus):
             raise UserError("parquet: pyarrow is not installed; pip install 'spikeless[data]'") from None
         where = f"parquet: {path}"
         try:
-            with parquet.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
+            with parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, page_checksum_verification=True) as file:
                 self._check_column(file.schema_arrow, where)
                 for batch in file.iter_batches(BATCH_ROWS, columns=[self.field], use_threads=False):
                     for raw in _as_bytes(batch.column(0)).to_pylist():
