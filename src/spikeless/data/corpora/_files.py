@@ -58,7 +58,9 @@ class FileCorpus(ABC):
         Raises:
             UserError: as for `documents`.
         """
-        return None if self.validation is None else self._documents(self._match(self.validation), self.validation, tally)
+        return (
+            None if self.validation is None else self._documents(self._match(self.validation), self.validation, tally)
+        )
 
     def fingerprint(self) -> str:
         """Identify the content by the hash of every file as it lies on disk, in order; names do not matter.
