@@ -103,7 +103,7 @@ def test_an_added_token_that_is_not_special_is_no_end_either(tmp_path):
 def test_an_end_that_is_ordinary_text_is_refused(tmp_path):
     plain = byte_level()
     plain.add_tokens([AddedToken("a", special=False)])
-    with pytest.raises(UserError, match="end-of-text token 'a' of hf:.* is text; set another one"):
+    with pytest.raises(UserError, match=r"end-of-text token 'a' of hf:.* is text; set another one"):
         build(write(tmp_path / "theirs", plain, eos_token="a"))
 
 
@@ -236,14 +236,14 @@ def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(UserError, match="has no end-of-text token '<gone>'"):
         build(spec)
     (tmp_path / "theirs" / "tokenizer_config.json").write_text("[]")
-    with pytest.raises(UserError, match="tokenizer_config.json is damaged"):
+    with pytest.raises(UserError, match=r"tokenizer_config.json is damaged"):
         build(spec)
     (tmp_path / "theirs" / "tokenizer.json").write_text("{")
     (tmp_path / "theirs" / "tokenizer_config.json").unlink()
     with pytest.raises(UserError, match="not a tokenizer definition"):
         build(spec)
     (tmp_path / "theirs" / "tokenizer.json").rename(tmp_path / "theirs" / "tokenizer.model")
-    with pytest.raises(UserError, match="only a slow tokenizer's tokenizer.model; write one with AutoTokenizer"):
+    with pytest.raises(UserError, match=r"only a slow tokenizer's tokenizer.model; write one with AutoTokenizer"):
         build(spec)
     (tmp_path / "theirs" / "tokenizer.model").rename(tmp_path / "file")
     with pytest.raises(UserError, match="holds no tokenizer"):

@@ -135,7 +135,7 @@ def test_damaged_files_are_named(tmp_path, content, name, message):
 def test_an_endless_line_is_refused(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(jsonl, "LINE_LIMIT_BYTES", 3 << 20)
     write(tmp_path, COMPRESS[kind](b'{"text": "' + b"a" * (4 << 20) + b'"}'))
-    with pytest.raises(UserError, match="a.jsonl, line 1 is longer than 3 MiB"):
+    with pytest.raises(UserError, match=r"a.jsonl, line 1 is longer than 3 MiB"):
         documents("jsonl:a.jsonl")
     write(tmp_path, COMPRESS[kind](b'{"text": "' + b"a" * (2 << 20) + b'"}'))
     assert len(documents("jsonl:a.jsonl")[0]) == 2 << 20

@@ -20,8 +20,11 @@ With = Annotated[
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting as path=value, e.g. optim.lr=1e-3; may be repeated.")
 ]
-Data = Annotated[str | None, typer.Option("--data", help="The corpus: pydocs, or text:GLOB[,validation=GLOB].")]
-Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="bpe:N or bytes.")]
+Data = Annotated[
+    str | None,
+    typer.Option("--data", help="The corpus: pydocs, text:GLOB, jsonl:GLOB, parquet:GLOB or hf:NAME_OR_DIR."),
+]
+Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="bpe:N, bytes, or hf:NAME_OR_DIR.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="fp32, bf16, or auto: measure a step of each and take the faster.")

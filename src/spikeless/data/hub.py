@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be reached: found out in seconds, where its own library would try for half a minute."""
+"""Whether the Hugging Face hub can be reached, found out in seconds; its own library tries for half a minute."""
 
 import threading
 

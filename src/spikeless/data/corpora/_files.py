@@ -1,4 +1,4 @@
-"""What corpora of local files share: patterns, validation files, content hashes, and the skipping of blank documents."""
+"""What corpora of local files share: patterns, validation files, hashes, skipping what is blank."""
 
 import glob
 from abc import ABC, abstractmethod

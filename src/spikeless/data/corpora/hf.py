@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 
 from spikeless.data.corpora import Tally
 from spikeless.data.corpora._files import file_hash
-from spikeless.data.corpora._records import missing_field, text_of, well_formed
+from spikeless.data.corpora._records import missing_field, text_of
 from spikeless.data.hub import hub_answers
 from spikeless.errors import UserError, nearest
 from spikeless.files import content_hash
@@ -19,6 +20,8 @@ __all__ = ["HuggingFace"]
 
 SAVED = ("state.json", "dataset_dict.json")
 """What `Dataset.save_to_disk` and `DatasetDict.save_to_disk` leave in a folder."""
+MESSAGE_CHARACTERS = 400
+"""How much is passed on of what the library says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class HuggingFace:
 
     A folder is read where it lies. A hub dataset is downloaded into the library's own cache, and served from
     there where the hub cannot be reached; with `streaming=true` it is read over the network, once per pass.
-    Text that is blank or null is skipped and counted.
+    Text that is blank or null is skipped and counted; the library itself refuses what is not UTF-8.
     """
 
     usage: ClassVar[str] = (
@@ -121,7 +124,7 @@ class HuggingFace:
             raise UserError(f"{self._where} has no split {split!r}; {nearest(split, self._splits, 'split')}")
         where = f"{self._where}, split {split}"
         for number, row in enumerate(self._rows(self._splits[split], where)):
-            document = well_formed(text_of(row, self.field, f"{where}, row {number}"), tally)
+            document = text_of(row, self.field, f"{where}, row {number}")
             if document and not document.isspace():
                 empty = False
                 yield document
@@ -159,8 +162,11 @@ def _explained(where: str) -> Iterator[None]:
     except (UserError, GeneratorExit):
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        raise UserError(f"{where} cannot be read: {type(error).__name__}: {lines[0]}") from error
+        raise UserError(f"{where} cannot be read: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    return textwrap.shorten(f"{type(error).__name__}: {error}", MESSAGE_CHARACTERS)
 
 
 @contextlib.contextmanager
@@ -170,7 +176,7 @@ def _cached_only(datasets: Any, name: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UserError(f"hf: {name} cannot be read from the cache: {str(error).splitlines()[0]}") from error
+        raise UserError(f"hf: {name} cannot be read from the cache: {_said(error)}") from error
     except Exception:
         raise UserError(
             f"hf: there is no folder {name}, it is not in the cache of datasets, and the Hugging Face hub "

@@ -158,7 +158,9 @@ def _from_vocabulary(folder: Path, spec: str, config: dict[str, Any]) -> str:
         raise UserError(f"{folder / ADDED} is damaged: it does not give every token a number")
     special = {*_special_tokens(config), *USUAL_ENDS} & known.keys()
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in sorted(special)])
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in sorted(added, key=added.get)])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False) for token in sorted(added, key=lambda each: added[each])]
+    )
     _refuse_other_ids(added, tokenizer.token_to_id, spec)
     return tokenizer.to_str()
 
