@@ -1,6 +1,9 @@
 """Tokenizers that others made, written here in the forms in which they are found."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -269,8 +272,7 @@ def test_a_hub_name_fails_at_once_or_comes_from_the_cache(tmp_path, monkeypatch)
 
 
 def test_the_hub_is_asked_once_and_not_for_long(monkeypatch):
-    import huggingface_hub
-    from huggingface_hub import constants
+    from huggingface_hub import constants, utils
 
     class Session:
         def __init__(self, answer):
@@ -282,14 +284,35 @@ def test_the_hub_is_asked_once_and_not_for_long(monkeypatch):
         asked.append(1)
         raise OSError("no route")
 
-    monkeypatch.setattr(huggingface_hub, "get_session", lambda: Session(refuse))
+    monkeypatch.setattr(utils, "get_session", lambda: Session(refuse))
     assert not hub.hub_answers()
     assert not asked  # HF_HUB_OFFLINE=1 in tests
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     assert not hub.hub_answers()
     assert asked == [1]
     monkeypatch.setattr(hub, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(huggingface_hub, "get_session", lambda: Session(lambda *_, **__: time.sleep(60)))
+    monkeypatch.setattr(utils, "get_session", lambda: Session(lambda *_, **__: time.sleep(60)))
     assert not hub.hub_answers()
-    monkeypatch.setattr(huggingface_hub, "get_session", lambda: Session(lambda *_, **__: "yes"))
+    monkeypatch.setattr(utils, "get_session", lambda: Session(lambda *_, **__: "yes"))
     assert hub.hub_answers()
+
+
+def test_a_fresh_process_says_that_there_is_no_hub(tmp_path):
+    """Nothing is imported yet, and nothing told it to be offline: only the hub's address leads nowhere."""
+    lines = [
+        "from spikeless.data import parse_corpus, parse_tokenizer",
+        "from spikeless.errors import UserError",
+        "for read in (lambda: parse_tokenizer('hf:lab/tok').vocab_size, parse_corpus('hf:lab/notes').fingerprint):",
+        "    try:",
+        "        read()",
+        "    except UserError as error:",
+        "        print(error)",
+    ]
+    offline = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+    environment = {name: value for name, value in os.environ.items() if name not in offline}
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert [line.count("hub cannot be reached from here") for line in done.stdout.splitlines()] == [1, 1]
+    assert done.stderr == ""  # no word of retries

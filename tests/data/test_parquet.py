@@ -1,3 +1,4 @@
+import random
 import sys
 from collections import Counter
 
@@ -68,6 +69,17 @@ def test_no_other_column_is_read(tmp_path, monkeypatch):
     assert documents("parquet:a.parquet") == TEXTS
     assert {names for _, (names,) in read} == {"text"}
     assert max(rows for rows, _ in read) < len(TEXTS) / 2
+
+
+def test_a_row_group_of_any_size_is_read_a_piece_at_a_time(tmp_path):
+    letters = random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=1 << 20)
+    texts = ["".join(letters[start : start + 8192]) for start in range(0, 1 << 20, 8192)] * 40
+    write(tmp_path / "a.parquet", texts, row_group_size=len(texts), use_dictionary=False)
+    del texts
+    before, peak = pyarrow.total_allocated_bytes(), 0
+    for _ in parse_corpus("parquet:a.parquet").documents():
+        peak = max(peak, pyarrow.total_allocated_bytes() - before)
+    assert 0 < peak < 16 << 20 < (tmp_path / "a.parquet").stat().st_size
 
 
 def test_validation_and_fingerprint(tmp_path):

@@ -9,8 +9,8 @@ PATIENCE_SECONDS = 3.0
 
 def hub_answers() -> bool:
     """Whether the hub (or what HF_ENDPOINT names) answers within three seconds; not asked with HF_HUB_OFFLINE=1."""
-    import huggingface_hub
     from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
@@ -18,7 +18,7 @@ def hub_answers() -> bool:
 
     def ask() -> None:
         try:
-            answers.append(huggingface_hub.get_session().head(constants.ENDPOINT, timeout=PATIENCE_SECONDS))
+            answers.append(get_session().head(constants.ENDPOINT, timeout=PATIENCE_SECONDS))
         except Exception:  # of whichever HTTP library it uses: there was no answer
             return
 

@@ -20,6 +20,7 @@ __all__ = ["HuggingFace"]
 
 SAVED = ("state.json", "dataset_dict.json")
 """What `Dataset.save_to_disk` and `DatasetDict.save_to_disk` leave in a folder."""
+BATCH_ROWS = 128
 MESSAGE_CHARACTERS = 400
 """How much is passed on of what the library says."""
 
@@ -123,8 +124,8 @@ class HuggingFace:
         if split not in self._splits:
             raise UserError(f"{self._where} has no split {split!r}; {nearest(split, self._splits, 'split')}")
         where = f"{self._where}, split {split}"
-        for number, row in enumerate(self._rows(self._splits[split], where)):
-            document = text_of(row, self.field, f"{where}, row {number}")
+        for number, value in enumerate(self._values(self._splits[split], where)):
+            document = text_of({self.field: value}, self.field, f"{where}, row {number}")
             if document and not document.isspace():
                 empty = False
                 yield document
@@ -133,13 +134,16 @@ class HuggingFace:
         if empty:
             raise UserError(f"{where} holds no text in the field {self.field!r}; name another split or field")
 
-    def _rows(self, dataset: Any, where: str) -> Iterator[Any]:
-        """The rows with the one field alone, so that no picture or sound beside it is decoded."""
+    def _values(self, dataset: Any, where: str) -> Iterator[Any]:
+        """What the one field holds, row by row; no picture or sound beside it is decoded."""
         with _explained(where):
             known = dataset.column_names
             if known is not None and self.field not in known:
                 raise missing_field(self.field, known, where)
-            yield from dataset.select_columns([self.field]) if known is not None else dataset
+            for batch in (dataset if known is None else dataset.select_columns([self.field])).iter(BATCH_ROWS):
+                if self.field not in batch:
+                    raise missing_field(self.field, batch, where)
+                yield from batch[self.field]
 
 
 def _library() -> Any:

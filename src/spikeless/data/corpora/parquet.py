@@ -12,7 +12,7 @@ from spikeless.errors import UserError
 
 __all__ = ["Parquet"]
 
-BATCH_ROWS = 256
+BATCH_ROWS = 32
 BUFFER_BYTES = 1 << 20
 """How much of a column is read at a time, instead of a whole row group."""
 
@@ -47,8 +47,9 @@ class Parquet(FileCorpus):
         except ImportError:
             raise UserError("parquet: pyarrow is not installed; pip install 'spikeless[data]'") from None
         where = f"parquet: {path}"
+        options = {"buffer_size": BUFFER_BYTES, "pre_buffer": False, "page_checksum_verification": True}
         try:
-            with parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, page_checksum_verification=True) as file:
+            with parquet.ParquetFile(path, **options) as file:
                 self._check_column(file.schema_arrow, where)
                 for batch in file.iter_batches(BATCH_ROWS, columns=[self.field], use_threads=False):
                     for raw in _as_bytes(batch.column(0)).to_pylist():

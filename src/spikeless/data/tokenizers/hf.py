@@ -89,14 +89,15 @@ class HuggingFaceTokenizer:
         return self._hub_folder()
 
     def _hub_folder(self) -> Path:
-        import huggingface_hub
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.utils import disable_progress_bars
 
         files = [DEFINITION, CONFIG, SPECIAL_TOKENS, TEMPLATE, VOCABULARY, MERGES, ADDED]
         if not sys.stderr.isatty():
-            huggingface_hub.utils.disable_progress_bars()
+            disable_progress_bars()
         online = hub_answers()
         try:
-            folder = huggingface_hub.snapshot_download(self.name, allow_patterns=files, local_files_only=not online)
+            folder = snapshot_download(self.name, allow_patterns=files, local_files_only=not online)
         except Exception as error:
             if online:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
