@@ -54,12 +54,16 @@ def write_as(kind, folder):
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "csv", "saved", "saved-splits"])
-def test_local_folders_of_any_form_again_and_again_and_without_a_word(tmp_path, kind, capfd):
+def test_local_folders_of_any_form_again_and_again(tmp_path, kind):
     write_as(kind, tmp_path / "data")
-    capfd.readouterr()
     corpus = parse_corpus("hf:data")
     assert list(corpus.documents()) == TEXTS
     assert list(corpus.documents()) == TEXTS
+
+
+def test_no_progress_is_drawn_where_nobody_sees_it(folder, capfd):
+    datasets.enable_progress_bars()
+    documents("hf:data,streaming=false")
     assert capfd.readouterr() == ("", "")
 
 

@@ -297,12 +297,15 @@ def test_the_hub_is_asked_once_and_not_for_long(monkeypatch):
     assert hub.hub_answers()
 
 
-def test_a_fresh_process_says_that_there_is_no_hub(tmp_path):
+def test_a_fresh_process_says_what_is_wrong_and_the_libraries_say_nothing(tmp_path):
     """Nothing is imported yet, and nothing told it to be offline: only the hub's address leads nowhere."""
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "train.jsonl").write_text('{"text": ')
     lines = [
         "from spikeless.data import parse_corpus, parse_tokenizer",
         "from spikeless.errors import UserError",
-        "for read in (lambda: parse_tokenizer('hf:lab/tok').vocab_size, parse_corpus('hf:lab/notes').fingerprint):",
+        "reads = [lambda: parse_tokenizer('hf:lab/tok').vocab_size, parse_corpus('hf:lab/notes').fingerprint]",
+        "for read in [*reads, lambda: list(parse_corpus('hf:./bad').documents())]:",
         "    try:",
         "        read()",
         "    except UserError as error:",
@@ -314,5 +317,8 @@ def test_a_fresh_process_says_that_there_is_no_hub(tmp_path):
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, "-c", "\n".join(lines)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert [line.count("hub cannot be reached from here") for line in done.stdout.splitlines()] == [1, 1]
+    no_tokenizer, no_corpus, bad = done.stdout.splitlines()
+    assert "hub cannot be reached from here" in no_tokenizer
+    assert "hub cannot be reached from here" in no_corpus
+    assert "hf: ./bad, split train cannot be read: ArrowInvalid: JSON parse error" in bad
     assert done.stderr == ""  # no word of retries

@@ -58,7 +58,6 @@ class FastTokenizer:
         self.end_of_text: int = end
         probe = f"{end_of_text}a{end_of_text} {end_of_text}"
         self._may_emit_end = end in self._tokenizer.encode(probe, add_special_tokens=False).ids
-        self.encode(probe)
 
     def __repr__(self) -> str:
         return f"FastTokenizer({self.spec!r}, vocab_size={self.vocab_size})"
