@@ -2,10 +2,14 @@ import pytest
 
 from spikeless.config import find, names_in
 from spikeless.data import parse_corpus, parse_tokenizer
+from spikeless.data.corpora.hf import HuggingFace
+from spikeless.data.corpora.jsonl import JSONLines
+from spikeless.data.corpora.parquet import Parquet
 from spikeless.data.corpora.pydocs import PyDocs
 from spikeless.data.corpora.text import Text
 from spikeless.data.tokenizers.bpe import Bpe
 from spikeless.data.tokenizers.bytes import Bytes
+from spikeless.data.tokenizers.hf import HuggingFaceTokenizer
 from spikeless.errors import UserError
 
 
@@ -16,6 +20,10 @@ from spikeless.errors import UserError
         ("pydocs:numpy", PyDocs(packages="numpy")),
         ("text:a.txt", Text(files="a.txt")),
         ("text:a/**/*.txt,validation=b.txt", Text(files="a/**/*.txt", validation="b.txt")),
+        ("jsonl:a/*.jsonl,field=body", JSONLines(files="a/*.jsonl", field="body")),
+        ("parquet:a.parquet,validation=b", Parquet(files="a.parquet", validation="b")),
+        ("hf:lab/notes,config=en,streaming=true", HuggingFace(name="lab/notes", config="en", streaming=True)),
+        ("hf:notes, streaming=False", HuggingFace(name="notes", streaming=False)),
         ("text:a, b.txt , validation=c:d,e.txt", Text(files="a, b.txt", validation="c:d,e.txt")),
     ],
 )
@@ -26,6 +34,7 @@ def test_corpora_are_read_from_their_spec(spec, part):
 def test_tokenizers_are_read_from_their_spec():
     assert parse_tokenizer("bpe:2048") == Bpe(vocab_size=2048)
     assert parse_tokenizer("bytes") == Bytes()
+    assert parse_tokenizer("hf:lab/tok") == HuggingFaceTokenizer(name="lab/tok")
 
 
 @pytest.mark.parametrize(
@@ -40,6 +49,7 @@ def test_tokenizers_are_read_from_their_spec():
         ("text,validation=b.txt", "lacks its files"),
         ("text:a.txt,validaton=b.txt", "unknown key 'validaton'; did you mean 'validation'"),
         ("text:a.txt,validation=b,validation=c", "gives 'validation' twice"),
+        ("hf:notes,streaming=yes", "streaming: expected true or false, got 'yes'"),
         ("_docstrings", "no corpus is called"),
     ],
 )

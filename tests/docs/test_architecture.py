@@ -40,7 +40,7 @@ def test_the_floors_are_those_of_the_contract():
 def run_folder(extended, tmp_path):
     """Three steps of the examples of docs/extending.md, all together."""
     documents = [f"Document {number} speaks of ships, of the sea, and of the long way home." for number in range(20)]
-    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"body": each}) + "\n" for each in documents))
+    (tmp_path / "corpus.csv").write_text("id,body\n" + "".join(f'7,"{each}"\n' for each in documents))
     small = ["num_layers=1", "width=16", "num_heads=2", "num_kv_heads=1", "context_length=16"]
     run = compose(
         "starcoder2_nano",
@@ -49,7 +49,7 @@ def run_folder(extended, tmp_path):
             *(f"model.{each}" for each in small),
             "data.sequence_length=16",
             "data.batch_size=2",
-            "data.spec=jsonl:corpus.jsonl,field=body",
+            "data.spec=csv:corpus.csv,field=body",
             "data.tokenizer=bytes",
             "schedule=polynomial(power=3, warmup_steps=1)",
             'metrics.diagnostics=["tev", "largest_weight"]',
@@ -75,7 +75,7 @@ def test_the_examples_of_extending_train_and_the_folder_is_as_described(run_fold
 
 
 def test_the_tokenizer_of_a_run_folder_serves_another_run(run_folder, tmp_path):
-    run = compose("gpt2_wide", [], [f"data.tokenizer=file:{run_folder}", "data.spec=jsonl:corpus.jsonl,field=body"])
+    run = compose("gpt2_wide", [], [f"data.tokenizer=file:{run_folder}", "data.spec=csv:corpus.csv,field=body"])
     small = {"steps=1", "model.width=16", "data.sequence_length=16", "evaluation.tokens=16", "data.batch_size=1"}
     assignments = [f"data.tokenizer={run.data.tokenizer}", f"data.spec={run.data.spec}", "precision=fp32", *small]
     assert train(compose("gpt2_wide", [], assignments), tmp_path / "second").summary().state == "finished"

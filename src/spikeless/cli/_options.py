@@ -36,9 +36,13 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting as path=value, e.g. optim.lr=1e-3; may be repeated.")
 ]
 Data = Annotated[
-    str | None, typer.Option("--data", help="The corpus: pydocs, text:GLOB, shards:DIR, mix:0.7*SPEC+0.3*SPEC …")
+    str | None,
+    typer.Option(
+        "--data",
+        help="pydocs, text:GLOB, jsonl:GLOB, parquet:GLOB, hf:NAME_OR_DIR, shards:DIR or mix:0.7*SPEC+0.3*SPEC.",
+    ),
 ]
-Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="bpe:N or bytes.")]
+Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="bpe:N, bytes, or hf:NAME_OR_DIR.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[
     str | None, typer.Option("--precision", help="fp32, bf16, or auto: measure a step of each and take the faster.")
