@@ -12,7 +12,7 @@ from spikeless.weights.reader import OpenFile, Weights, read_whole
 from spikeless.weights.regular import RegularFile
 from spikeless.weights.strict_json import parse_object
 
-__all__ = ["INDEX_SUFFIX", "assemble", "open_weights"]
+__all__ = ["INDEX_SUFFIX", "PICKLES", "SINGLE", "SUFFIX", "assemble", "open_weights"]
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -101,7 +101,9 @@ def _read_index(path: Path, open_file: OpenFile) -> tuple[dict[str, str], dict[s
         raise UserError(f"{path}: expected a weight_map from tensors to files")
     for tensor, shard in weight_map.items():
         if not tensor.isprintable() or not _is_inner_name(shard):
-            raise UserError(f"{path}: {brief(tensor)} is said to be in {brief(shard)}, which is no file of this folder")
+            raise UserError(
+                f"{path}: {tensor[:200]!r} is said to be in {brief(shard)}, which is no file of this folder"
+            )
     stated = metadata if isinstance(metadata, dict) else {}
     return weight_map, {key: str(value) for key, value in stated.items() if isinstance(value, str | int)}
 

@@ -127,7 +127,7 @@ def _bytes(file: RandomAccess, count: int, offset: int) -> bytearray:
 
 
 def _tensor(name: str, entry: Any, file: RandomAccess, start: int) -> TensorInfo:
-    where = f"{file.path}: header: tensor {brief(name)}"
+    where = f"{file.path}: header: tensor {name[:200]!r}"
     if not name.isprintable():
         raise UserError(f"{where}: the name holds characters that cannot be shown")
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
