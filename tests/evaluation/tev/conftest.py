@@ -24,7 +24,7 @@ def folder(tmp_path):
     def make(tensors, config=None, name="model", tokenizer=None):
         path = tmp_path / name
         path.mkdir()
-        save_file(tensors, path / "model.safetensors")
+        save_file({key: tensor.clone() for key, tensor in tensors.items()}, path / "model.safetensors")
         if config is not None:
             (path / "config.json").write_text(json.dumps(config))
         if tokenizer is not None:

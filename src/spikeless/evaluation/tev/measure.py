@@ -163,7 +163,7 @@ def _scale(weights: Weights, table: TensorInfo) -> tuple[Tensor | None, tuple[st
     scale = weights.read(found[0]).float()
     if scale.numel() == 1:
         return scale.flatten()[0], (f"scaled by {found[0]}",)
-    if scale.numel() == table.shape[0]:
+    if scale.numel() == scale.shape[0] == table.shape[0]:
         return scale.reshape(-1, 1), (f"scaled by {found[0]}, row by row",)
     raise UserError(
         f"{table.file}: {found[0]} of shape {list(scale.shape)} scales blocks of {table.name}, which is not supported; "
