@@ -45,6 +45,12 @@ def test_rows_come_in_chunks_of_one_buffer(file, tensors, buffer_bytes):
     assert len(places) == 1
 
 
+@pytest.mark.parametrize(("first", "last"), [(0, 7), (2, 5), (6, 7), (3, 3), (5, 99), (7, None), (1, None)])
+def test_some_rows(file, tensors, first, last):
+    chunks = [chunk.clone() for chunk in open_weights(file).rows("matrix", 40, first=first, last=last)]
+    assert torch.equal(torch.cat([torch.empty(0, 5), *chunks]), tensors["matrix"][first:last])
+
+
 def test_rows_of_a_table_without_rows(file):
     assert list(open_weights(file).rows("empty")) == []
 

@@ -60,8 +60,10 @@ class Weights:
             file.read_into(raw.numpy().data, info.begin)
         return raw.view(dtype).view(info.shape)
 
-    def rows(self, name: str, buffer_bytes: int | None = None) -> Iterator[Tensor]:
-        """The rows of a matrix [N, D] in their order, as chunks [n, D] in their stored type.
+    def rows(
+        self, name: str, buffer_bytes: int | None = None, first: int = 0, last: int | None = None
+    ) -> Iterator[Tensor]:
+        """The rows of a matrix [N, D], or those from `first` up to `last`, as chunks [n, D] in their stored type.
 
         Every chunk is a view into one buffer of about `buffer_bytes`, which the next chunk overwrites.
 
@@ -71,7 +73,7 @@ class Weights:
         info, dtype = self._find(name)
         if len(info.shape) != 2:
             raise UserError(f"{info.file}: {name!r} has the shape {list(info.shape)}; expected a matrix")
-        count, width = info.shape
+        (count, width), last = info.shape, info.shape[0] if last is None else min(last, info.shape[0])
         row_bytes = width * dtype.itemsize
         if row_bytes > MAX_ROW_BYTES:
             raise UserError(f"{info.file}: a row of {name!r} takes {row_bytes:,} bytes, too much for an embedding")
@@ -81,9 +83,9 @@ class Weights:
         raw = torch.empty(at_once * row_bytes, dtype=torch.uint8)
         bytes_, table = raw.numpy().data, raw.view(dtype).view(at_once, width)
         with self.open_file(info.file) as file:
-            for first in range(0, count, at_once):
-                length = min(at_once, count - first)
-                file.read_into(bytes_[: length * row_bytes], info.begin + first * row_bytes)
+            for start in range(first, last, at_once):
+                length = min(at_once, last - start)
+                file.read_into(bytes_[: length * row_bytes], info.begin + start * row_bytes)
                 yield table[:length]
 
     def json(self, name: str) -> dict[str, Any] | None:

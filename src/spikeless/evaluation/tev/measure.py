@@ -1,13 +1,12 @@
 """TEV of one checkpoint: its table's rows, read once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from spikeless.data.progress import track
 from spikeless.errors import UserError
 from spikeless.evaluation.tev.entry import Entry
 from spikeless.evaluation.tev.layout import count_parameters, find_embedding, is_tied
@@ -18,6 +17,7 @@ from spikeless.weights import TensorInfo, Weights
 
 __all__ = ["EmbeddingVariability", "measure"]
 
+PART_BYTES = 1 << 26  # that one thread takes at a time
 SCALES = ("weight_scale", "weight_scale_inv", "scale", "scale_inv")  # all of them multiply
 
 
@@ -95,7 +95,14 @@ def measure(source: Source, tensor: str | None = None) -> EmbeddingVariability:
     table = find_embedding(weights, source.config, tensor)
     entry = source.entry(table)
     scale, notes = _scale(weights, table)
-    statistics = row_statistics(_chunks(weights, table, source.label), table.shape[0], scale, _function(entry))
+    statistics = row_statistics(
+        lambda first, last: weights.rows(table.name, first=first, last=last),
+        table.shape[0],
+        max(1, PART_BYTES * table.shape[0] // (table.end - table.begin)),
+        scale,
+        _function(entry),
+        source.label,
+    )
     effective = statistics.effective
     if effective is None and entry.known:
         effective = statistics.raw * abs(entry.multiplier)
@@ -130,12 +137,6 @@ def measure(source: Source, tensor: str | None = None) -> EmbeddingVariability:
         notes=notes,
         row_stds=statistics.raw,
     )
-
-
-def _chunks(weights: Weights, table: TensorInfo, label: str) -> Iterator[Tensor]:
-    row_bytes = (table.end - table.begin) // table.shape[0]
-    at_once = max(1, weights.buffer_bytes // row_bytes)
-    return track(weights.rows(table.name), label, -(-table.shape[0] // at_once))
 
 
 def _function(entry: Entry) -> Callable[[Tensor], Tensor] | None:
