@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> None:
             before, took = high_water(), seconds(ours)
             peak = high_water()
             print(
-                f"{megabytes} MB of text in {took:.0f} s; peak {peak / 1e6:.0f} MB, {(peak - before) / 1e6:.0f} for this"
+                f"{megabytes} MB of text, {took:.0f} s; peak {peak / 1e6:.0f} MB, {(peak - before) / 1e6:.0f} for this"
             )
             return
         texts = [text for part in ("train", "validation") for text in split.documents(part)]
