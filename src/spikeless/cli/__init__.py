@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from spikeless.cli import compare, generate, report, runs, show, train
+from spikeless.cli import compare, export, generate, report, runs, show, train
 from spikeless.cli import list as list_
 from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("compare")(compare.compare)
+app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.command("show")(show.show)
 app.command("list")(list_.list_parts)

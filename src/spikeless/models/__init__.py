@@ -146,5 +146,3 @@ class Fields:
                     f"{self._where}: {name} = {value!r} is not known, so it may change what the model computes; "
                     "if it does not, remove it from the file"
                 )
-
-

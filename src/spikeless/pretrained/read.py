@@ -101,5 +101,7 @@ def _match(stored: Iterable[str], wanted: Iterable[str], family: type[Family], f
         if full in wanted:
             names[full] = name
         elif not name.endswith(BUFFERS):
-            raise UserError(f"{folder}: the model has no weight {name}; config.json and the weights do not fit together")
+            raise UserError(
+                f"{folder}: the model has no weight {name}; config.json and the weights do not fit together"
+            )
     return names

@@ -74,7 +74,9 @@ def _write_weights(state: dict[str, Tensor], folder: Path, max_shard_size: str |
     from huggingface_hub import save_torch_state_dict
 
     try:
-        save_torch_state_dict(state, folder, max_shard_size=max_shard_size, metadata={"format": "pt"})
+        save_torch_state_dict(state, folder, max_shard_size=max_shard_size)
+    except ValueError as error:
+        raise UserError(f"--max-shard-size {max_shard_size!r} is no size ({error}); write 5GB or 500MB") from None
     except SafetensorError as error:
         raise UserError(f"cannot write the weights: {error}") from error
 
