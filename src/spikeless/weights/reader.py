@@ -1,0 +1,87 @@
+"""Tensors of one or several safetensors files, read whole or by rows."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spikeless.errors import UserError, nearest
+from spikeless.weights.header import DTYPES, RandomAccess, TensorInfo
+
+__all__ = ["Weights"]
+
+BUFFER_BYTES = 1 << 20  # stays in a core's cache, with the copy in fp32 that statistics make
+MAX_ROW_BYTES = 1 << 26
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The tensors of a model on disk. Holds no file open and nothing in memory.
+
+    Attributes:
+        tensors: what there is, by name.
+        metadata: what the file says of itself, text by text; that of the index for a sharded model.
+        path: what was opened, for messages.
+        open_file: opens a file of it by its path.
+    """
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    path: Path
+    open_file: Callable[[Path], AbstractContextManager[RandomAccess]]
+
+    def read(self, name: str) -> Tensor:
+        """A tensor in its stored type, in memory of its own.
+
+        Raises:
+            UserError: there is none of this name, its type is not one of torch's, it cannot be read or does not fit
+                into memory.
+        """
+        info, dtype = self._find(name)
+        try:
+            raw = torch.empty(info.end - info.begin, dtype=torch.uint8)
+        except RuntimeError:
+            raise UserError(
+                f"{info.file}: {name!r} of {info.end - info.begin:,} bytes does not fit into memory"
+            ) from None
+        with self.open_file(info.file) as file:
+            file.read_into(raw.numpy().data, info.begin)
+        return raw.view(dtype).view(info.shape)
+
+    def rows(self, name: str, buffer_bytes: int = BUFFER_BYTES) -> Iterator[Tensor]:
+        """The rows of a matrix [N, D] in their order, as chunks [n, D] in their stored type.
+
+        Every chunk is a view into one buffer of about `buffer_bytes`, which the next chunk overwrites.
+
+        Raises:
+            UserError: as for `read`, or it is no matrix, or one row alone takes more than 64 MiB.
+        """
+        info, dtype = self._find(name)
+        if len(info.shape) != 2:
+            raise UserError(f"{info.file}: {name!r} has the shape {list(info.shape)}; expected a matrix")
+        count, width = info.shape
+        row_bytes = width * dtype.itemsize
+        if row_bytes > MAX_ROW_BYTES:
+            raise UserError(f"{info.file}: a row of {name!r} takes {row_bytes:,} bytes, too much for an embedding")
+        if not row_bytes:
+            return
+        at_once = max(1, min(count, buffer_bytes // row_bytes))
+        raw = torch.empty(at_once * row_bytes, dtype=torch.uint8)
+        bytes_, table = raw.numpy().data, raw.view(dtype).view(at_once, width)
+        with self.open_file(info.file) as file:
+            for first in range(0, count, at_once):
+                length = min(at_once, count - first)
+                file.read_into(bytes_[: length * row_bytes], info.begin + first * row_bytes)
+                yield table[:length]
+
+    def _find(self, name: str) -> tuple[TensorInfo, torch.dtype]:
+        if name not in self.tensors:
+            raise UserError(f"{self.path} has no tensor {name!r}; {nearest(name, self.tensors, 'tensor')}")
+        info = self.tensors[name]
+        dtype = DTYPES[info.dtype][1]
+        if dtype is None:
+            raise UserError(f"{info.file}: {name!r} is stored as {info.dtype}, which torch cannot read")
+        return info, dtype
