@@ -20,8 +20,8 @@ _OUR_ACTIVATIONS |= {"gelu_pytorch_tanh": "gelu_tanh", "swish": "silu"}
 
 def their_activation(ffn: FeedForward) -> str | None:
     """Hugging Face's name of a feed-forward part's activation, or None if the part does not say it."""
-    ours = getattr(ffn, "activation", None)
-    return _ACTIVATIONS.get(ours, ours)
+    ours = getattr(ffn, "activation", "")
+    return _ACTIVATIONS.get(ours, ours) or None
 
 
 class Family(Protocol):

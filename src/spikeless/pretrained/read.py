@@ -12,14 +12,14 @@ from spikeless.errors import UserError
 from spikeless.files import read_json
 from spikeless.models import Family
 from spikeless.nn.transformer import ModelConfig, Transformer
-from spikeless.pretrained._stub import open_weights
 from spikeless.pretrained.describe import family_of, read_description
+from spikeless.weights import open_weights
 
 __all__ = ["Pretrained", "read_config", "read_pretrained"]
 
 BUFFERS = ("attn.bias", "attn.masked_bias", "rotary_emb.inv_freq")
 """Ends of the names of tensors that some versions of `transformers` store although they are no weights."""
-STORED = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+STORED = ("F32", "BF16", "F16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +73,9 @@ def read_pretrained(folder: Path) -> Pretrained:
             raise UserError(
                 f"{folder}: the weight {name} has the shape {list(info.shape)}; config.json wants {list(like.shape)}"
             )
+        if info.dtype not in STORED:
+            raise UserError(f"{folder}: the weight {name} is stored as {info.dtype}; {', '.join(STORED)} can be read")
         tensor = weights.read(names[name])
-        if tensor.dtype not in STORED:
-            raise UserError(f"{folder}: the weight {name} is stored as {info.dtype}; F32, BF16 and F16 can be read")
         if not tensor.isfinite().all():
             raise UserError(f"{folder}: the weight {name} is not finite")
         state[name] = tensor.float()

@@ -111,10 +111,9 @@ def _load(folder: Path) -> _Loaded:
 def _load_with_transformers(folder: Path) -> _Loaded:
     import transformers
 
+    load: Any = transformers.AutoModelForCausalLM.from_pretrained  # annotated without the report
     with _quiet(transformers.utils.logging):
-        model, report = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, output_loading_info=True
-        )
+        model, report = load(folder, local_files_only=True, output_loading_info=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     name = f"transformers {transformers.__version__}"
     strange = sorted(key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report[kind])
