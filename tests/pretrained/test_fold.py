@@ -1,4 +1,4 @@
-"""Every technique and every pair leaves no trace: `transformers`' own class computes the same from the folded weights."""
+"""No technique and no pair leaves a trace: a class of `transformers` computes the same from the folded weights."""
 
 import copy
 import itertools
@@ -37,7 +37,7 @@ def largest_difference(ours, theirs):
 def test_no_technique_and_no_pair_leaves_a_trace(
     techniques, family, tied, tiny_run, build, inflate, as_theirs, in_float64
 ):
-    """With weights twice as large and norms moved, as after training; also exact in float64, where nothing hides in rounding."""
+    """Weights twice as large and norms moved, as after training; exact in float64, where nothing hides in rounding."""
     run = tiny_run(family, tied=tied, num_kv_heads=2 if family == "llama" else None)
     try:
         run = apply(run, techniques)
