@@ -130,3 +130,13 @@ def as_theirs() -> Callable[[Transformer], torch.nn.Module]:
         return theirs.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> str:
+    """A folder of small text files, as a data spec."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for number in range(20):
+        text = " ".join(f"word{number * place % 37}" for place in range(60))
+        (folder / f"{number}.txt").write_text(text)
+    return f"text:{folder}/*.txt"

@@ -38,6 +38,8 @@ def described_run(
     tokenizer: str | None = None,
     device: str | None = None,
     precision: str | None = None,
+    init_from: str | None = None,
+    begun: Path | None = None,
 ) -> RunConfig:
     """The run that a command line describes.
 
@@ -47,7 +49,7 @@ def described_run(
     if precision is not None and precision not in _PRECISIONS:
         raise UserError(f"--precision {precision!r} is unknown; {nearest(precision, _PRECISIONS, 'precision')}")
     given = {"data.spec": data, "data.tokenizer": tokenizer, "device": device, "precision": precision}
-    run = compose(recipe, techniques or (), assignments or ())
+    run = compose(recipe, techniques or (), assignments or (), init_from, begun)
     return replace_at(run, {path: value for path, value in given.items() if value is not None})
 
 

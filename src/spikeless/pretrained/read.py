@@ -1,7 +1,9 @@
 """Read a Hugging Face folder: its config.json, its weights one by one, its tokenizer."""
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from spikeless.nn.transformer import ModelConfig, Transformer
 from spikeless.pretrained.describe import family_of, read_description
 from spikeless.weights import open_weights
 
-__all__ = ["Pretrained", "read_config", "read_pretrained"]
+__all__ = ["Pretrained", "read_config", "read_pretrained", "weights_hash"]
 
 BUFFERS = ("attn.bias", "attn.masked_bias", "rotary_emb.inv_freq")
 """Ends of the names of tensors that some versions of `transformers` store although they are no weights."""
@@ -27,14 +29,23 @@ class Pretrained:
     """What a Hugging Face folder holds.
 
     Attributes:
+        folder: where it is.
         config: the model.
         state: our state dict, fp32.
-        tokenizer: None if the folder has none.
     """
 
+    folder: Path
     config: ModelConfig
     state: dict[str, Tensor]
-    tokenizer: Tokenizer | None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """Read when it is asked for; None if the folder has none.
+
+        Raises:
+            UserError: it is damaged, or has no end-of-text token.
+        """
+        return load_tokenizer(self.folder) if (self.folder / "tokenizer.json").exists() else None
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -50,7 +61,7 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def read_pretrained(folder: Path) -> Pretrained:
-    """A folder's model with fp32 weights, and its tokenizer.
+    """A folder's model with fp32 weights.
 
     Raises:
         UserError: no such folder, a model that we do not have, a missing or unknown tensor or one of a wrong shape or
@@ -85,8 +96,16 @@ def read_pretrained(folder: Path) -> Pretrained:
             f"{folder}: lm_head.weight is not the embedding, although the weights are tied; "
             'write "tie_word_embeddings": false into config.json'
         )
-    has_tokenizer = (folder / "tokenizer.json").exists()
-    return Pretrained(config=config, state=ours, tokenizer=load_tokenizer(folder) if has_tokenizer else None)
+    return Pretrained(folder=folder, config=config, state=ours)
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of names and fp32 values, hexadecimal; the same however the folder is sharded."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].float().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _match(stored: Iterable[str], wanted: Iterable[str], family: type[Family], folder: Path) -> dict[str, str]:
