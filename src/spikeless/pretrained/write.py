@@ -1,5 +1,6 @@
 """Write a model as a Hugging Face folder that plain `transformers` loads."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +19,7 @@ __all__ = ["DTypeName", "as_dtype", "write_pretrained"]
 
 DTypeName = Literal["fp32", "bf16", "fp16"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def as_dtype(name: str) -> torch.dtype:
@@ -32,8 +33,18 @@ def as_dtype(name: str) -> torch.dtype:
     return _DTYPES[name]
 
 
+def check_shard_size(text: str) -> None:
+    """Refuse what is no size in bytes.
+
+    Raises:
+        UserError: not a number and a unit.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)?[KMGT]B", text, re.IGNORECASE):
+        raise UserError(f"--max-shard-size {text!r} is no size; write a number and a unit, such as 5GB or 500MB")
+
+
 def write_pretrained(
-    plain: Transformer, tokenizer: Tokenizer, folder: Path, *, dtype: torch.dtype, max_shard_size: str | int = "5GB"
+    plain: Transformer, tokenizer: Tokenizer, folder: Path, *, dtype: torch.dtype, max_shard_size: str = "5GB"
 ) -> None:
     """Write config.json, generation_config.json, safetensors and the tokenizer into an existing folder.
 
@@ -42,12 +53,13 @@ def write_pretrained(
         tokenizer: goes with it.
         folder: to be filled.
         dtype: of the stored weights.
-        max_shard_size: [bytes], or a text such as "5GB"; a larger tensor has a file of its own.
+        max_shard_size: such as "5GB"; a larger tensor has a file of its own.
 
     Raises:
         UserError: a part that the family's class cannot express, a weight that is not finite or is not in that type,
-            or a size that cannot be read.
+            or something that is no size.
     """
+    check_shard_size(max_shard_size)
     state = family_of(plain.config.family, "export").to_hugging_face(plain.state_dict(), plain.config)
     if plain.config.tied:
         del state["lm_head.weight"]
@@ -70,13 +82,11 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return stored.contiguous()
 
 
-def _write_weights(state: dict[str, Tensor], folder: Path, max_shard_size: str | int) -> None:
+def _write_weights(state: dict[str, Tensor], folder: Path, max_shard_size: str) -> None:
     from huggingface_hub import save_torch_state_dict
 
     try:
         save_torch_state_dict(state, folder, max_shard_size=max_shard_size)
-    except ValueError as error:
-        raise UserError(f"--max-shard-size {max_shard_size!r} is no size ({error}); write 5GB or 500MB") from None
     except SafetensorError as error:
         raise UserError(f"cannot write the weights: {error}") from error
 
