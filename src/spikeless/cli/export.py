@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 import spikeless.training.export
+from spikeless.config import parse_calls
 
 __all__ = ["export"]
 
@@ -18,10 +19,16 @@ def export(
     max_shard_size: Annotated[
         str, typer.Option("--max-shard-size", help="Weights larger than this go into several files.")
     ] = "5GB",
+    techniques: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Techniques from outside the package that the run was trained with."),
+    ] = None,
 ) -> None:
     """Write a checkpoint as a Hugging Face folder, verified before it appears."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    found = spikeless.training.export.export(path, out, dtype=dtype, max_shard_size=max_shard_size)
+    names = [call.name for each in techniques or () for call in parse_calls(each)]
+    trusted = {name.partition(":")[0] for name in names if ":" in name}
+    found = spikeless.training.export.export(path, out, dtype=dtype, max_shard_size=max_shard_size, trusted=trusted)
     console.print(f"read back with {found.reader}, {found.tokens} tokens")
     console.print(f"largest difference of a logit: {found.difference:.3g} (tolerance {found.tolerance:.3g})")
     if found.rounding:

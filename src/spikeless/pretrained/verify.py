@@ -123,7 +123,7 @@ def _load_with_transformers(folder: Path) -> _Loaded:
     return _Loaded(
         name=name,
         logits=lambda tokens: model(tokens).logits,
-        encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
+        encode=lambda text: tokenizer.encode(text, add_special_tokens=False, verbose=False),
     )
 
 

@@ -1,5 +1,6 @@
 """A checkpoint of a run as a Hugging Face folder."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from spikeless.errors import UserError
@@ -9,14 +10,13 @@ from spikeless.pretrained.fold import fold
 from spikeless.pretrained.verify import Agreement, verify
 from spikeless.pretrained.write import as_dtype, write_pretrained
 from spikeless.report import read_run
-from spikeless.run import RunConfig
 from spikeless.training.trained import load_trained
 
 __all__ = ["export"]
 
 
 def export(
-    path: Path, out: Path, *, dtype: str = "fp32", max_shard_size: str = "5GB", run: RunConfig | None = None
+    path: Path, out: Path, *, dtype: str = "fp32", max_shard_size: str = "5GB", trusted: Collection[str] = ()
 ) -> Agreement:
     """Write a checkpoint as a folder that plain `transformers` loads; it appears when it has been verified.
 
@@ -25,7 +25,7 @@ def export(
         out: the folder to make.
         dtype: "fp32", "bf16" or "fp16".
         max_shard_size: such as "5GB".
-        run: the run's description, where the stored one names parts from outside the package.
+        trusted: modules outside the package whose parts the run's description may name.
 
     Returns:
         How far the written model's logits are from the trained model's.
@@ -37,7 +37,7 @@ def export(
     stored = as_dtype(dtype)
     if out.exists():
         raise UserError(f"{out} already exists; choose another --out")
-    trained = load_trained(path, run)
+    trained = load_trained(path, trusted=trusted)
     for name, weight in trained.model.named_parameters():
         if not weight.isfinite().all():
             raise UserError(f"{path}: the weight {name} is not finite; export an earlier checkpoint")

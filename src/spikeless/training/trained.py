@@ -1,5 +1,6 @@
 """A finished or stopped run as what it made: a model, its tokenizer, where it came from."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +34,13 @@ class Trained:
     step: int
 
 
-def load_trained(path: Path, run: RunConfig | None = None) -> Trained:
+def load_trained(path: Path, run: RunConfig | None = None, trusted: Collection[str] = ()) -> Trained:
     """What a run folder (its newest checkpoint) or one checkpoint in it holds.
 
     Args:
         path: the folder.
-        run: the run's description, where the stored one names parts from outside the package.
+        run: the run's description, instead of the stored one.
+        trusted: modules outside the package whose parts the stored description may name.
 
     Raises:
         UserError: not such a folder, or no whole checkpoint.
@@ -50,7 +52,7 @@ def load_trained(path: Path, run: RunConfig | None = None) -> Trained:
     checkpoint = read_checkpoint(path) if is_checkpoint else Checkpoints(path).newest()
     if checkpoint is None:
         raise UserError(f"{path} has no checkpoint yet; train it for longer, or set checkpoint.every lower")
-    run = run or from_dict(read_json(run_folder / "run.json", "config")["config"], RunConfig)
+    run = run or from_dict(read_json(run_folder / "run.json", "config")["config"], RunConfig, trusted)
     model = Transformer(run.model)
     model.load_state_dict(checkpoint.model)
     tokenizer = load_tokenizer(run_folder)
