@@ -111,6 +111,21 @@ class Fields:
             self.refuse(name, theirs, " or ".join(_OUR_ACTIVATIONS))
         return _OUR_ACTIVATIONS[theirs]
 
+    def take_rope_theta(self) -> float:
+        """The base of rotary positions, in the spelling of any version; 10,000 if it is absent.
+
+        Raises:
+            UserError: the rotation is scaled, partial or otherwise not the plain one.
+        """
+        self.require("rope_scaling", why="scaled rotary positions")
+        theta = self.take("rope_theta", float, 10_000.0)
+        for name, value in self.take("rope_parameters", dict, {}).items():
+            if name == "rope_theta" and type(value) in (int, float):
+                theta = float(value)
+            elif (name, value) not in (("rope_type", "default"), ("partial_rotary_factor", 1.0)):
+                self.refuse(f"rope_parameters.{name}", value, "the plain rotation, rope_type 'default',")
+        return theta
+
     def require(self, name: str, *wanted: Any, why: str = "") -> None:
         """Take a field that must be absent or have one of these values.
 

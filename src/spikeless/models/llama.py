@@ -107,7 +107,7 @@ class Llama:
             context_length=fields.take_size("max_position_embeddings", 2048),
             tied=fields.take("tie_word_embeddings", bool, False),
             embedding=TokenEmbedding(),
-            positions=Rotary(theta=_theta(fields)),
+            positions=Rotary(theta=fields.take_rope_theta()),
             norm=RMSNorm(eps=fields.take("rms_norm_eps", float, 1e-6)),
             attention=SelfAttention(bias=False),
             ffn=GatedMLP(
@@ -127,19 +127,6 @@ _LAYER = {
     "ffn.up": "mlp.up_proj",
     "ffn.down": "mlp.down_proj",
 }
-
-
-def _theta(fields: Fields) -> float:
-    """The base of the rotation; nothing but the plain rotation is accepted, in either spelling."""
-    fields.require("rope_scaling", why="scaled rotary positions")
-    theta = fields.take("rope_theta", float, 10_000.0)
-    rope = fields.take("rope_parameters", dict, {})
-    for name, value in rope.items():
-        if name == "rope_theta" and type(value) in (int, float):
-            theta = float(value)
-        elif (name, value) not in (("rope_type", "default"), ("partial_rotary_factor", 1.0)):
-            fields.refuse(f"rope_parameters.{name}", value, "the plain rotation, rope_type 'default',")
-    return theta
 
 
 def _names(config: ModelConfig) -> dict[str, str]:
