@@ -16,6 +16,7 @@ from spikeless.nn.positions import Learned
 from spikeless.nn.projection import Dense
 from spikeless.pretrained.describe import describe
 from spikeless.pretrained.fold import fold
+from spikeless.pretrained.write import write_pretrained
 from spikeless.stabilizers import apply
 
 NAMES = names_in("stabilizers")
@@ -102,10 +103,12 @@ def test_factors_are_multiplied_in_float64_and_rounded_once(tiny_run, build):
         ("llama", {"model.positions": Learned()}, "model.positions = Learned"),
     ],
 )
-def test_a_part_that_their_class_lacks_is_named(family, changes, named, tiny_run):
+def test_a_part_that_their_class_lacks_is_named(family, changes, named, tiny_run, build, tokenizer, tmp_path):
+    plain = fold(build(replace_at(tiny_run(family), changes)))
     with pytest.raises(UserError, match="cannot express") as error:
-        describe(replace_at(tiny_run(family), changes).model)
+        write_pretrained(plain, tokenizer, tmp_path, dtype=torch.float32)
     assert named in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("activation", ["gelu_tanh", "gelu", "relu", "silu"])

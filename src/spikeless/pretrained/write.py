@@ -60,10 +60,10 @@ def write_pretrained(
             or something that is no size.
     """
     check_shard_size(max_shard_size)
+    config = describe(plain.config)
     state = family_of(plain.config.family, "export").to_hugging_face(plain.state_dict(), plain.config)
     if plain.config.tied:
         del state["lm_head.weight"]
-    config = describe(plain.config)
     _write_weights({name: _stored(name, each, dtype) for name, each in state.items()}, folder, max_shard_size)
     _write_tokenizer(tokenizer, folder, plain.config.context_length)
     ids = _special_ids(folder)
