@@ -80,7 +80,7 @@ def read_json(path: Path, *keys: str) -> Any:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from None
     lacking = [key for key in keys if not isinstance(data, dict) or key not in data]
     if lacking:

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from spikeless.cli import compare, export, generate, report, runs, show, train
+from spikeless.cli import compare, export, generate, report, runs, show, tev, train
 from spikeless.cli import list as list_
 from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
 
@@ -28,6 +28,7 @@ app.command("show")(show.show)
 app.command("list")(list_.list_parts)
 app.command("runs")(runs.runs)
 app.command("report")(report.report)
+app.command("tev")(tev.tev)
 
 
 def main() -> None:

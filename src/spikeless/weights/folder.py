@@ -1,18 +1,18 @@
 """From a path to the tensors below it: one file, a folder with one, or a folder with shards and their index."""
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from reprlib import repr as brief
 from typing import Any
 
 from spikeless.errors import UserError
-from spikeless.weights.header import MAX_HEADER_BYTES, RandomAccess, TensorInfo, read_header
-from spikeless.weights.reader import Weights
+from spikeless.weights.header import TensorInfo, read_header
+from spikeless.weights.reader import OpenFile, Weights, read_whole
 from spikeless.weights.regular import RegularFile
 from spikeless.weights.strict_json import parse_object
 
-__all__ = ["INDEX_SUFFIX", "assemble", "open_weights"]
+__all__ = ["INDEX_SUFFIX", "PICKLES", "SINGLE", "SUFFIX", "assemble", "open_weights"]
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -23,8 +23,6 @@ WAY_OUT = (
     "`safetensors.torch.save_file({{k: v.clone() for k, v in torch.load({name!r}, weights_only=True).items()}}, "
     "'model.safetensors')`"
 )
-
-OpenFile = Callable[[Path], AbstractContextManager[RandomAccess]]
 
 
 def open_weights(path: Path | str) -> Weights:
@@ -42,10 +40,8 @@ def open_weights(path: Path | str) -> Weights:
         if path.suffix in PICKLES and path.exists():
             raise UserError(f"{path}: {WAY_OUT.format(name=path.name)}")
         if path.name.endswith(INDEX_SUFFIX):
-            return assemble(path.parent, path.name, opener(path.parent))
-        with RegularFile(path) as file:
-            tensors, metadata = read_header(file)
-        return Weights(tensors=tensors, metadata=metadata, path=path, open_file=RegularFile)
+            return assemble(path.parent, path.name, opener(path.parent), path)
+        return assemble(path.parent, path.name, RegularFile, path)
     try:
         names = sorted(each.name for each in path.iterdir())
     except OSError as error:
@@ -73,7 +69,7 @@ def weights_file(folder: Path, names: Sequence[str]) -> str:
     raise UserError(f"{folder} holds no .safetensors file")
 
 
-def assemble(folder: Path, name: str, open_file: OpenFile) -> Weights:
+def assemble(folder: Path, name: str, open_file: OpenFile, path: Path | None = None) -> Weights:
     """The tensors of one file of a folder, or of all the shards that an index file names.
 
     Raises:
@@ -82,7 +78,7 @@ def assemble(folder: Path, name: str, open_file: OpenFile) -> Weights:
     if not name.endswith(INDEX_SUFFIX):
         with open_file(folder / name) as file:
             tensors, metadata = read_header(file)
-        return Weights(tensors=tensors, metadata=metadata, path=folder, open_file=open_file)
+        return Weights(tensors=tensors, metadata=metadata, path=path or folder, folder=folder, open_file=open_file)
     weight_map, metadata = _read_index(folder / name, open_file)
     tensors: dict[str, TensorInfo] = {}
     for shard in dict.fromkeys(weight_map.values()):
@@ -94,23 +90,22 @@ def assemble(folder: Path, name: str, open_file: OpenFile) -> Weights:
     for tensor, shard in weight_map.items():
         if tensor not in tensors or tensors[tensor].file != folder / shard:
             raise UserError(f"{folder / name}: {tensor!r} should be in {shard}, but is not")
-    return Weights(tensors=tensors, metadata=metadata, path=folder, open_file=open_file)
+    return Weights(tensors=tensors, metadata=metadata, path=path or folder, folder=folder, open_file=open_file)
 
 
 def _read_index(path: Path, open_file: OpenFile) -> tuple[dict[str, str], dict[str, str]]:
     with open_file(path) as file:
-        if file.size > MAX_HEADER_BYTES:
-            raise UserError(f"{path}: {file.size:,} bytes are too many for an index")
-        raw = bytearray(file.size)
-        file.read_into(memoryview(raw), 0)
-    data = parse_object(raw, str(path))
+        data = parse_object(read_whole(file), str(path))
     weight_map, metadata = data.get("weight_map"), data.get("metadata", {})
     if not isinstance(weight_map, dict) or not weight_map:
         raise UserError(f"{path}: expected a weight_map from tensors to files")
     for tensor, shard in weight_map.items():
         if not tensor.isprintable() or not _is_inner_name(shard):
-            raise UserError(f"{path}: {tensor!r:.80} is said to be in {shard!r:.80}, which is no file of this folder")
-    return weight_map, {key: str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
+            raise UserError(
+                f"{path}: {tensor[:200]!r} is said to be in {brief(shard)}, which is no file of this folder"
+            )
+    stated = metadata if isinstance(metadata, dict) else {}
+    return weight_map, {key: str(value) for key, value in stated.items() if isinstance(value, str | int)}
 
 
 def _is_inner_name(name: Any) -> bool:

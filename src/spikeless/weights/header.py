@@ -6,6 +6,7 @@ Source: the format's description at https://huggingface.co/docs/safetensors.
 
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any, Protocol
 
 import torch
@@ -126,27 +127,27 @@ def _bytes(file: RandomAccess, count: int, offset: int) -> bytearray:
 
 
 def _tensor(name: str, entry: Any, file: RandomAccess, start: int) -> TensorInfo:
-    where = f"{file.path}: header: tensor {name!r}"
+    where = f"{file.path}: header: tensor {name[:200]!r}"
     if not name.isprintable():
         raise UserError(f"{where}: the name holds characters that cannot be shown")
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise UserError(f"{where}: expected an object with dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise UserError(f"{where}: unknown dtype {dtype!r:.50}; {nearest(str(dtype)[:50], DTYPES)}")
+        raise UserError(f"{where}: unknown dtype {brief(dtype)}; {nearest(str(dtype)[:50], DTYPES)}")
     if not _sizes(shape):
-        raise UserError(f"{where}: its shape must be a list of whole numbers, none negative, got {shape!r:.80}")
+        raise UserError(f"{where}: its shape must be a list of whole numbers, none negative, got {brief(shape)}")
     if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise UserError(f"{where}: data_offsets must be [begin, end], got {offsets!r:.80}")
+        raise UserError(f"{where}: data_offsets must be [begin, end], got {brief(offsets)}")
     elements = 1
     for size in shape:
         elements *= max(size, 1)
         if elements >= MAX_ELEMENTS:
-            raise UserError(f"{where}: a shape of {shape!r:.80} has more elements than any file could hold")
+            raise UserError(f"{where}: a shape of {brief(shape)} has more elements than any file could hold")
     bits = (0 if 0 in shape else elements) * DTYPES[dtype][0]
     begin, end = offsets
     if bits != (end - begin) * 8:
-        raise UserError(f"{where}: {dtype} of shape {shape!r:.80} does not take the {end - begin:,} bytes it claims")
+        raise UserError(f"{where}: {dtype} of shape {brief(shape)} does not take the {end - begin:,} bytes it claims")
     if start + end > file.size:
         raise UserError(
             f"{where}: its bytes end at {start + end:,}, but the file has {file.size:,}; it is truncated or damaged"

@@ -7,7 +7,11 @@ from types import TracebackType
 
 from spikeless.errors import UserError
 
-__all__ = ["RegularFile"]
+__all__ = ["MissingFile", "RegularFile"]
+
+
+class MissingFile(UserError):
+    """There is no such file."""
 
 
 class RegularFile:
@@ -24,13 +28,16 @@ class RegularFile:
         """Open it.
 
         Raises:
-            UserError: there is none, it cannot be read, or it is a folder, a pipe or a device.
+            MissingFile: there is none.
+            UserError: it cannot be read, or is a folder, a pipe or a device.
         """
         self.path = path
         try:
             if not stat.S_ISREG(path.stat().st_mode):  # opening a device may act on it
                 raise UserError(f"{path} is not a regular file")
             self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise MissingFile(f"there is no {path}") from None
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from None
         status = os.fstat(self._descriptor)

@@ -1,4 +1,4 @@
-"""JSON from an untrusted file: no duplicate keys, no NaN, no depth that breaks the reader."""
+"""JSON from an untrusted file: no duplicate keys, no depth that breaks the reader."""
 
 import json
 from typing import Any
@@ -12,10 +12,10 @@ def parse_object(raw: bytes | bytearray, where: str) -> dict[str, Any]:
     """The JSON object that `raw` holds.
 
     Raises:
-        UserError: it is not strict JSON, or not an object; the message begins with `where`.
+        UserError: it is not JSON, a key appears twice, or it is no object; the message begins with `where`.
     """
     try:
-        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        data = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except RecursionError:
         raise UserError(f"{where}: the JSON is nested too deeply") from None
     except ValueError as error:  # also invalid UTF-8, and numbers of thousands of digits
@@ -32,7 +32,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
         raise ValueError(f"the key {twice!r} appears twice")
     return data
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

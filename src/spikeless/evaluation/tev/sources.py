@@ -1,0 +1,105 @@
+"""From what a user names to checkpoints: Hugging Face folders, files, our runs, a run's checkpoints, hub names."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spikeless.config import from_dict
+from spikeless.errors import UserError
+from spikeless.evaluation.tev.entry import Entry, hugging_face_entry, our_entry
+from spikeless.evaluation.tev.layout import text_config
+from spikeless.files import read_json
+from spikeless.run import RunConfig
+from spikeless.training.checkpoints import Checkpoints
+from spikeless.weights import TensorInfo, Weights, open_weights
+from spikeless.weights.hub import is_hub_name, open_hub
+
+__all__ = ["Source", "find_sources"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A checkpoint whose headers have been read.
+
+    Attributes:
+        label: as the user named it.
+        weights: its tensors.
+        config: the text part of its `config.json`; empty if there is none.
+        step: the training step, for a checkpoint of ours.
+        run: the configuration that it was trained with, for a checkpoint of ours; what stands in for it says why not.
+    """
+
+    label: str
+    weights: Weights
+    config: Mapping[str, Any] = field(default_factory=dict)
+    step: int | None = None
+    run: RunConfig | UserError | None = None
+
+    def entry(self, table: TensorInfo) -> Entry:
+        """What a row of its table goes through on its way into the residual stream."""
+        if isinstance(self.run, RunConfig):
+            return our_entry(self.run.model.embedding, self.weights)
+        if self.run is not None:
+            return Entry(description="unknown: a part from outside the package", known=False)
+        return hugging_face_entry(table, self.config, self.weights)
+
+    def vocabulary(self) -> int | None:
+        """Ids of the tokenizer beside it, or those of its configuration."""
+        if isinstance(self.run, RunConfig):
+            return self.run.model.vocab_size
+        tokenizer = self.weights.json("tokenizer.json") or {}
+        model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
+        ids = [-1]
+        vocab = model.get("vocab") if isinstance(model, dict) else None
+        if isinstance(vocab, dict):
+            ids += [each for each in vocab.values() if isinstance(each, int)]
+        elif isinstance(vocab, list):
+            ids.append(len(vocab) - 1)
+        for each in added if isinstance(added, list) else ():
+            if isinstance(each, dict) and isinstance(each.get("id"), int):
+                ids.append(each["id"])
+        stated = self.config.get("vocab_size")
+        return max(ids) + 1 or (stated if isinstance(stated, int) else None)
+
+
+def find_sources(name: str) -> list[Source]:
+    """The checkpoints that a path or a hub name stands for: all those of a run folder, otherwise one.
+
+    Raises:
+        UserError: it stands for none, or what is there cannot be read.
+    """
+    path = Path(name)
+    if (path / "run.json").is_file():
+        return _checkpoints_of(path, name)
+    if (path / "state.json").is_file() and (path.resolve().parents[1] / "run.json").is_file():
+        return [_our_checkpoint(path, path.resolve().parents[1], name)]
+    if not path.exists() and not path.is_symlink() and is_hub_name(name):
+        weights = open_hub(name)
+    else:
+        weights = open_weights(path)
+    return [Source(label=name, weights=weights, config=text_config(weights.json("config.json") or {}))]
+
+
+def _checkpoints_of(run_folder: Path, name: str) -> list[Source]:
+    checkpoints = Checkpoints(run_folder)
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"{name} is a run without checkpoints yet")
+    return [_our_checkpoint(checkpoints.path(step), run_folder, name) for step in steps]
+
+
+def _our_checkpoint(folder: Path, run_folder: Path, name: str) -> Source:
+    step = re.fullmatch(r"step-(\d+)", folder.name)
+    stored = read_json(run_folder / "run.json", "config")["config"]
+    try:
+        run = from_dict(stored, RunConfig)
+    except UserError as error:  # a part from outside the package: raw TEV needs none of it
+        run = error
+    return Source(
+        label=name,
+        weights=open_weights(folder / "model.safetensors"),
+        step=int(step.group(1)) if step else None,
+        run=run,
+    )
