@@ -14,6 +14,7 @@ __all__ = ["parse_spec"]
 
 _HEAD = re.compile(r"(?P<name>[^:,]*)(?::(?P<rest>.*?))?(?P<options>(?:,\s*[A-Za-z_]\w*=.*)?)", re.DOTALL)
 _OPTION = re.compile(r",\s*(?=[A-Za-z_]\w*=)")
+_WORDS = {"true": True, "false": False}
 
 
 def parse_spec(spec: str, room: str, what: str) -> Any:
@@ -63,5 +64,5 @@ def _value(text: str, hint: Any, where: str) -> Any:
     value: Any = text
     if hint is not str and str not in typing.get_args(hint):
         with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            value = ast.literal_eval(text)
+            value = _WORDS[text] if text in _WORDS else ast.literal_eval(text)
     return coerce(value, hint, where)

@@ -1,7 +1,6 @@
 """Text files of the user's own."""
 
 import codecs
-import glob
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +8,9 @@ from pathlib import Path
 from typing import ClassVar, TextIO
 
 from spikeless.data.corpora import Tally
+from spikeless.data.corpora._files import FileCorpus
 from spikeless.errors import UserError
-from spikeless.files import CHUNK_BYTES, content_hash, sha256
+from spikeless.files import CHUNK_BYTES
 
 __all__ = ["Text"]
 
@@ -24,103 +24,31 @@ PIECE_LIMIT_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
-class Text:
+class Text(FileCorpus):
     """UTF-8 text files, in the order of their paths.
 
     A file up to 1 MiB is one document; a larger one is cut at blank lines into consecutive documents of about
-    64 KiB, so a corpus of one large file can still be split by document. With `validation`, the files that
-    match it are the validation documents, and no others are split off; a file that matches both is
-    validation only.
+    64 KiB, so a corpus of one large file can still be split by document.
     """
 
     usage: ClassVar[str] = "text:GLOB[,validation=GLOB]"
+    kind: ClassVar[str] = "text"
 
-    files: str
-    """Pattern of the files; `**` matches folders at any depth."""
-
-    validation: str | None = None
-    """Pattern of the validation files."""
-
-    def documents(self, tally: Tally | None = None) -> Iterator[str]:
-        """Stream the documents for training.
+    def read(self, path: Path, tally: Tally) -> Iterator[str]:
+        """Stream one file.
 
         Raises:
-            UserError: no file matches, a file cannot be read or is not UTF-8 text, or all are blank.
+            UserError: it is not UTF-8 text, or holds a NUL byte; nothing is replaced.
         """
-        return self._documents(self._training_paths(), self.files, tally)
-
-    def validation_documents(self, tally: Tally | None = None) -> Iterator[str] | None:
-        """Stream the documents of the validation files; None without a `validation` pattern.
-
-        Raises:
-            UserError: as for `documents`.
-        """
-        return None if self.validation is None else self._documents(_match(self.validation), self.validation, tally)
-
-    def fingerprint(self) -> str:
-        """Identify the content by the hash of every file, in order; names and folders do not matter.
-
-        Raises:
-            UserError: no file matches, or a file cannot be read.
-        """
-        validation = [] if self.validation is None else _match(self.validation)
-        hashes = [_hash(path) for path in self._training_paths()]
-        return content_hash("text", *hashes, "validation", *(_hash(path) for path in validation))
-
-    def _training_paths(self) -> list[Path]:
-        paths = _match(self.files)
-        if self.validation is None:
-            return paths
-        held_out = {path.resolve() for path in _match(self.validation)}
-        kept = [path for path in paths if path.resolve() not in held_out]
-        if not kept:
-            raise UserError(f"text: every file that matches {self.files!r} is a validation file; narrow validation=")
-        return kept
-
-    def _documents(self, paths: list[Path], pattern: str, tally: Tally | None) -> Iterator[str]:
-        empty = True
-        for path in paths:
-            for document in _read(path):
-                if document and not document.isspace():
-                    empty = False
-                    yield document
-                elif tally is not None:
-                    tally["blank"] += 1
-        if empty:
-            raise UserError(f"text: {pattern!r} matches {len(paths)} file(s), all of them blank; give files with text")
-
-
-def _match(pattern: str) -> list[Path]:
-    # not Path.glob, which takes no absolute pattern
-    found = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207
-    paths = sorted(path for path in map(Path, found) if path.is_file())
-    if not paths:
-        raise UserError(
-            f"text: no file matches {pattern!r} in {Path.cwd()}; "
-            "give a file or a pattern such as 'text:notes/**/*.txt' (quoted, for the shell's sake)"
-        )
-    return paths
-
-
-def _hash(path: Path) -> str:
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise UserError(f"text: cannot read {path}: {error.strerror or error}") from None
-
-
-def _read(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            pieces = [file.read()] if path.stat().st_size <= WHOLE_BYTES else _pieces(file)
-            for piece in pieces:
-                if "\0" in piece:
-                    raise _fault(path)
-                yield piece
-    except UnicodeDecodeError:
-        raise _fault(path) from None
-    except OSError as error:
-        raise UserError(f"text: cannot read {path}: {error.strerror or error}") from None
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                pieces = [file.read()] if path.stat().st_size <= WHOLE_BYTES else _pieces(file)
+                for piece in pieces:
+                    if "\0" in piece:
+                        raise _fault(path)
+                    yield piece
+        except UnicodeDecodeError:
+            raise _fault(path) from None
 
 
 def _pieces(file: TextIO) -> Iterator[str]:

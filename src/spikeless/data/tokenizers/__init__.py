@@ -12,7 +12,11 @@ __all__ = ["Tokenizer", "TokenizerRecipe", "load_tokenizer", "parse_tokenizer"]
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to token ids and back, without loss: `decode(encode(text)) == text`."""
+    """Text to token ids and back.
+
+    Ours are without loss, `decode(encode(text)) == text`. One that others made may normalise the text (lower
+    case, spaces, Unicode forms); it warns when it does.
+    """
 
     @property
     def spec(self) -> str:

@@ -1,0 +1,126 @@
+"""What corpora of local files share: patterns, validation files, content hashes, and the skipping of blank documents."""
+
+import glob
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from spikeless.data.corpora import Tally
+from spikeless.errors import UserError
+from spikeless.files import content_hash, sha256
+
+__all__ = ["FileCorpus", "file_hash"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileCorpus(ABC):
+    """Documents from the files that a pattern matches, in the order of their paths.
+
+    With `validation`, the files that match it are the validation documents, and no others are split off; a
+    file that matches both is validation only.
+    """
+
+    usage: ClassVar[str]
+    kind: ClassVar[str]
+    """Its name in a spec."""
+
+    files: str
+    """Pattern of the files; `**` matches folders at any depth."""
+
+    validation: str | None = None
+    """Pattern of the validation files."""
+
+    @abstractmethod
+    def read(self, path: Path, tally: Tally) -> Iterator[str]:
+        """Stream the documents of one file, blank ones too; what is repaired is counted in `tally`.
+
+        Raises:
+            UserError: the file is not what it should be; an `OSError` needs no translation.
+        """
+
+    def identity(self) -> tuple[str, ...]:
+        """What decides the documents besides the files' content."""
+        return (self.kind,)
+
+    def documents(self, tally: Tally | None = None) -> Iterator[str]:
+        """Stream the documents for training.
+
+        Raises:
+            UserError: no file matches, a file cannot be read or is not of its kind, or all are blank.
+        """
+        return self._documents(self._training_paths(), self.files, tally)
+
+    def validation_documents(self, tally: Tally | None = None) -> Iterator[str] | None:
+        """Stream the documents of the validation files; None without a `validation` pattern.
+
+        Raises:
+            UserError: as for `documents`.
+        """
+        return (
+            None if self.validation is None else self._documents(self._match(self.validation), self.validation, tally)
+        )
+
+    def fingerprint(self) -> str:
+        """Identify the content by the hash of every file as it lies on disk, in order; names do not matter.
+
+        Raises:
+            UserError: no file matches, or a file cannot be read.
+        """
+        validation = [] if self.validation is None else self._match(self.validation)
+        hashes = [file_hash(path, self.kind) for path in self._training_paths()]
+        held_out = [file_hash(path, self.kind) for path in validation]
+        return content_hash(*self.identity(), *hashes, "validation", *held_out)
+
+    def _training_paths(self) -> list[Path]:
+        paths = self._match(self.files)
+        if self.validation is None:
+            return paths
+        held_out = {path.resolve() for path in self._match(self.validation)}
+        kept = [path for path in paths if path.resolve() not in held_out]
+        if not kept:
+            raise UserError(
+                f"{self.kind}: every file that matches {self.files!r} is a validation file; narrow validation="
+            )
+        return kept
+
+    def _documents(self, paths: list[Path], pattern: str, tally: Tally | None) -> Iterator[str]:
+        tally, empty = Tally() if tally is None else tally, True
+        for path in paths:
+            try:
+                for document in self.read(path, tally):
+                    if document and not document.isspace():
+                        empty = False
+                        yield document
+                    else:
+                        tally["blank"] += 1
+            except OSError as error:
+                raise UserError(f"{self.kind}: cannot read {path}: {error.strerror or error}") from None
+        if empty:
+            raise UserError(
+                f"{self.kind}: {pattern!r} matches {len(paths)} file(s), all of them blank; give files with text"
+            )
+
+    def _match(self, pattern: str) -> list[Path]:
+        # not Path.glob, which takes no absolute pattern
+        found = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207
+        paths = sorted(path for path in map(Path, found) if path.is_file())
+        if not paths:
+            raise UserError(
+                f"{self.kind}: no file matches {pattern!r} in {Path.cwd()}; give a file or a pattern, "
+                f"quoted for the shell's sake: '{self.usage}'"
+            )
+        return paths
+
+
+def file_hash(path: Path, kind: str) -> str:
+    """The SHA-256 of a file's content.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise UserError(f"{kind}: cannot read {path}: {error.strerror or error}") from None
