@@ -4,12 +4,15 @@ import json
 import shutil
 
 import pytest
+import tokenizers
 import torch
 import transformers
+from tokenizers.processors import TemplateProcessing
 
 from spikeless.data import prepare, validation_batches
 from spikeless.errors import SpikelessWarning, UserError
 from spikeless.recipes import compose
+from spikeless.training.export import export
 from spikeless.training.loop import train
 from spikeless.training.trained import load_trained
 
@@ -82,6 +85,29 @@ def test_a_resume_needs_the_folder_no_more_and_ends_in_the_same_bits(their_folde
     assert json.loads((out / "run.json").read_text())["init_from"] == before
     a, b = (load_trained(each).model.state_dict() for each in (tmp_path / "whole", out))
     assert all(torch.equal(each, b[name]) for name, each in a.items())
+
+
+def test_special_tokens_of_a_foreign_tokenizer_go_in_and_out(their_folder, corpus, tmp_path, tokenizer):
+    """Llama's way: bos and eos differ, there is a pad token, and a template puts bos before a text."""
+    folder = their_folder("llama")
+    foreign = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    foreign.add_special_tokens(["<s>", "</s>", "<pad>"])
+    foreign.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 257)])
+    foreign.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    inherited = [each for each in settings(corpus) if "tokenizer" not in each]
+    train(compose("gpt2_nano", [], inherited, str(folder)), tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out")
+    before, after = (transformers.AutoTokenizer.from_pretrained(each) for each in (folder, tmp_path / "out"))
+    assert {name: getattr(after, name) for name in names} == names
+    assert after("a text").input_ids == before("a text").input_ids
+    assert after("a text").input_ids[0] == 257
+    ids = {"bos_token_id": 257, "eos_token_id": 258, "pad_token_id": 259}
+    for name in ("config.json", "generation_config.json"):
+        stored = json.loads((tmp_path / "out" / name).read_text())
+        assert {key: stored[key] for key in ids} == ids
 
 
 # --- techniques ---

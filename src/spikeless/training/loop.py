@@ -28,7 +28,7 @@ from spikeless.training.interrupt import Interrupt
 from spikeless.training.journal import Journal, LateRow, read_row
 from spikeless.training.objective import Objective, choose_precision, evaluate
 from spikeless.training.run_folder import RunFolder, label_of
-from spikeless.training.start import load_start, starting_tokenizer
+from spikeless.training.start import load_start
 from spikeless.training.state import TrainState
 from spikeless.training.timer import StepTimer
 
@@ -68,7 +68,7 @@ class _Trainer:
 
     def __init__(self, run: RunConfig, folder: RunFolder, resume: bool) -> None:
         device = resolve_device(run.device)
-        tokenizer = load_tokenizer(folder.path) if resume and folder.exists else starting_tokenizer(run)
+        tokenizer = load_tokenizer(folder.path) if resume and folder.exists else run.data.tokenizer
         self.data = prepare(run.data.spec, tokenizer, validation_fraction=run.data.validation_fraction)
         self.run = run = fill_vocabulary(run, self.data.tokenizer)
         folder.refuse_other_run(run, resume, self.data.data_hash)

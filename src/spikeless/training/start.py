@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from spikeless.config import to_dict
-from spikeless.data import Tokenizer, load_tokenizer
 from spikeless.errors import UserError
 from spikeless.nn.transformer import Transformer
 from spikeless.pretrained.read import read_pretrained, weights_hash
-from spikeless.run import RunConfig
 
-__all__ = ["load_start", "starting_tokenizer"]
+__all__ = ["load_start"]
 
 
 def load_start(model: Transformer, folder: str) -> dict[str, Any]:
@@ -25,9 +23,3 @@ def load_start(model: Transformer, folder: str) -> dict[str, Any]:
     except RuntimeError as error:
         raise UserError(f"the weights of {folder} are not those of this model: {error}") from None
     return {"folder": folder, "weights": weights_hash(read.state), "model": to_dict(read.config)}
-
-
-def starting_tokenizer(run: RunConfig) -> str | Tokenizer:
-    """The tokenizer of the folder that a run begins from, if the run names no other one."""
-    inherited = run.init_from is not None and run.data.tokenizer == f"hf:{run.init_from}"
-    return load_tokenizer(Path(str(run.init_from))) if inherited else run.data.tokenizer
