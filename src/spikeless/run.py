@@ -120,6 +120,7 @@ class RunConfig:
         precision: type of matrix products; "auto" measures a step of each and takes the faster.
         device: "cpu", "cuda", "cuda:N", or "auto".
         compile: use torch.compile.
+        init_from: the Hugging Face folder whose weights the run begins with, instead of drawing them.
     """
 
     recipe: str
@@ -129,6 +130,7 @@ class RunConfig:
     precision: Precision = "auto"
     device: str = "auto"
     compile: bool = False
+    init_from: str | None = None
     model: ModelConfig
     init: InitConfig = InitConfig()
     data: DataConfig = DataConfig()

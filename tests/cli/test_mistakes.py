@@ -49,6 +49,13 @@ MISTAKES = [
     ("generate nowhere", "neither a run folder"),
     ("runs nowhere", "holds no run"),
     ("report notes", "holds no run"),
+    # Hugging Face folders
+    ("export nowhere --out made", "neither a run folder"),
+    ("export notes", "Missing option '--out'"),
+    ("export notes --out made --dtype int8", "valid dtypes: bf16, fp16, fp32"),
+    ("train gpt2_nano $TINY --init-from notes", "it has no config.json"),
+    ("train gpt2_nano $TINY --init-from nowhere --resume --out made", "it has no config.json"),
+    ("train gpt2_nano $TINY --set init_from=notes", "use --init-from"),
     # sampling
     ("generate notes --top-p 0", "top-p 0.0 is out of range"),
     ("generate notes --temperature nan", "temperature nan is out of range"),

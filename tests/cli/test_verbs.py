@@ -1,6 +1,7 @@
 """Every verb, end to end, on a run of a blink."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -157,6 +158,66 @@ def test_compare_trains_each_arm_and_goes_on_when_run_again(desk, spikeless):
     before = [file.read_text() for file in metrics]
     assert spikeless(line).code == 0
     assert [file.read_text() for file in metrics] == before
+
+
+# --- export ---
+
+
+def test_export_says_what_it_verified_and_the_run_goes_on_from_there(finished, desk, spikeless):
+    done = spikeless(f"export {finished} --out model --dtype bf16")
+    assert done.code == 0
+    assert "read back with transformers" in done.out
+    assert re.search(r"largest difference of a logit: \S+ \(tolerance \S+\)", done.out)
+    assert "storing bf16 instead of fp32 changes a logit by up to" in done.out
+    assert "exported: model" in done.out
+    again = spikeless(f"export {finished} --out model")
+    assert (again.code, "already exists" in again.err) == (2, True)
+    assert spikeless("train llama_nano $TINY --init-from model --out second").code == 0
+    assert spikeless("train llama_nano --init-from model --dry-run --device cpu").code == 0
+    assert spikeless("export second --out third").code == 0
+
+
+LAB = """
+from dataclasses import dataclass
+import torch
+from spikeless.config import replace_at
+
+class Doubled(torch.nn.Linear):
+    def forward(self, x):
+        return torch.nn.functional.linear(x, 2 * self.weight, self.bias)
+
+class Merging(Doubled):
+    def merged(self):
+        return 2 * self.weight
+
+@dataclass(frozen=True, kw_only=True)
+class Mute:
+    def build(self, d_in, d_out, bias):
+        return Doubled(d_in, d_out, bias)
+
+@dataclass(frozen=True, kw_only=True)
+class Frank:
+    def build(self, d_in, d_out, bias):
+        return Merging(d_in, d_out, bias)
+
+@dataclass(frozen=True, kw_only=True)
+class Twice:
+    frank: bool = True
+    def __call__(self, run):
+        return replace_at(run, {"model.attention.projection": Frank() if self.frank else Mute()})
+"""
+
+
+def test_a_part_of_the_users_own_is_exported_if_it_says_how_it_folds(desk, spikeless):
+    (desk / "export_lab.py").write_text(LAB)
+    assert spikeless("train gpt2_nano --with export_lab:Twice $TINY --out frank").code == 0
+    refused = spikeless("export frank --out model")
+    assert (refused.code, "give the technique that brings it again with --with" in refused.err) == (2, True)
+    assert spikeless("export frank --out model --with export_lab:Twice").code == 0
+    assert spikeless("train gpt2_nano --with 'export_lab:Twice(frank=false)' $TINY --out mute").code == 0
+    refused = spikeless("export mute --out other --with export_lab:Twice")
+    assert (refused.code, "cannot express model.attention.projection = Mute()" in refused.err) == (2, True)
+    assert not (desk / "other").exists()
 
 
 # --- generate ---

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from spikeless.pretrained.read import read_pretrained
 from spikeless.recipes import compose
+from spikeless.training.export import export
 from spikeless.training.loop import train
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +74,14 @@ def test_the_examples_of_extending_train_and_the_folder_is_as_described(run_fold
     named = {line.split()[0].rstrip("/") for line in shown.splitlines()} | {"tokenizer_config.json"}
     found = {re.sub(r"step-\d+", "step-00000100", path.name) for path in run_folder.rglob("*")}
     assert {name for name in found if not name.startswith("events.")} == named
+
+
+def test_the_example_family_and_technique_export_and_come_back(run_folder, tmp_path):
+    """StarCoder2 with a louder embedding: one file each, nothing else to edit."""
+    agreement = export(run_folder, tmp_path / "model")
+    assert agreement.reader.startswith("transformers")
+    read = read_pretrained(tmp_path / "model")
+    assert (read.config.family, read.config.tied) == ("starcoder2", False)
 
 
 def test_the_tokenizer_of_a_run_folder_serves_another_run(run_folder, tmp_path):

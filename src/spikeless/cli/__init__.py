@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from spikeless.cli import compare, data, generate, report, runs, show, tev, train
+from spikeless.cli import compare, data, export, generate, report, runs, show, tev, train
 from spikeless.cli import list as list_
 from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("compare")(compare.compare)
+app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.add_typer(data.data, name="data")
 app.command("show")(show.show)

@@ -61,6 +61,8 @@ def described_run(
     tokenizer: str | None = None,
     device: str | None = None,
     precision: str | None = None,
+    init_from: str | None = None,
+    begun: Path | None = None,
 ) -> RunConfig:
     """The run that a command line describes.
 
@@ -73,7 +75,7 @@ def described_run(
     if data is not None and tokenizer is None and not chosen:
         tokenizer = prepared_tokenizer(data)
     given = {"data.spec": data, "data.tokenizer": tokenizer, "device": device, "precision": precision}
-    run = compose(recipe, techniques or (), assignments or ())
+    run = compose(recipe, techniques or (), assignments or (), init_from, begun)
     return replace_at(run, {path: value for path, value in given.items() if value is not None})
 
 

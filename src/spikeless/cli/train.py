@@ -40,6 +40,10 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder; runs/RECIPE-TECHNIQUES if not given.")
     ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option("--init-from", help="Begin with the model, weights and tokenizer of a Hugging Face folder."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest whole checkpoint.")] = False,
     device: Device = None,
     precision: PrecisionOption = None,
@@ -47,7 +51,8 @@ def train(
 ) -> None:
     """Train a recipe, with techniques, on real text."""
     console = Console(highlight=False)
-    run = described_run(recipe, techniques, assignments, data, tokenizer, device, precision)
+    begun = out if resume else None
+    run = described_run(recipe, techniques, assignments, data, tokenizer, device, precision, init_from, begun)
     if dry_run:
         console.print(_cost(run))
         return

@@ -5,6 +5,8 @@ import math
 import re
 import types
 import typing
+from collections.abc import Collection
+from contextvars import ContextVar
 from dataclasses import is_dataclass
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +19,8 @@ from spikeless.errors import UserError
 __all__ = ["coerce", "from_dict", "to_dict"]
 
 T = TypeVar("T")
+
+_trusted: ContextVar[Collection[str]] = ContextVar("trusted", default=())
 
 
 def _is_slot(hint: Any) -> bool:
@@ -38,7 +42,7 @@ def _structure_slot(data: Any, hint: Any) -> Any:
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise ValueError(f"expected a part with a 'type', got {data!r}")
     module_name, _, name = data["type"].partition(":")
-    full = f"{PACKAGE}.{module_name}"
+    full = module_name if module_name in _trusted.get() else f"{PACKAGE}.{module_name}"
     part = None
     if re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", module_name):
         try:
@@ -135,15 +139,23 @@ def to_dict(config: Any) -> dict[str, Any]:
     return _converter.unstructure(config)
 
 
-def from_dict(data: Any, root: type[T]) -> T:
-    """The inverse of `to_dict`; only parts of this package can be named.
+def from_dict(data: Any, root: type[T], trusted: Collection[str] = ()) -> T:
+    """The inverse of `to_dict`; only parts of this package, and of modules that are trusted, can be named.
+
+    Args:
+        data: plain dicts, lists and scalars.
+        root: what they describe.
+        trusted: modules outside the package that the user has named.
 
     Raises:
         UserError: unknown or missing fields, values of the wrong type, or a part from elsewhere.
     """
+    token = _trusted.set(trusted)
     try:
         return _converter.structure(data, root)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"this is not a configuration that this version of {PACKAGE} can read: {error}") from None
+    finally:
+        _trusted.reset(token)

@@ -1,11 +1,12 @@
 """GPT-2 (Radford et al. 2019): LayerNorm, learned positions, tanh-GELU, biases, tied head."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from spikeless.models import Fields, their_activation
 from spikeless.nn.attention import SelfAttention
 from spikeless.nn.ffn import MLP
 from spikeless.nn.norm import LayerNorm
@@ -16,7 +17,10 @@ __all__ = ["GPT2"]
 
 
 class GPT2:
-    """The family: its configuration and its Hugging Face form (`GPT2LMHeadModel`)."""
+    """The family: its configuration and its Hugging Face form."""
+
+    architecture: ClassVar[str] = "GPT2LMHeadModel"
+    prefix: ClassVar[str] = "transformer."
 
     @staticmethod
     def config(
@@ -103,12 +107,50 @@ class GPT2:
             "n_embd": config.width,
             "n_layer": config.num_layers,
             "n_head": config.num_heads,
-            "n_inner": getattr(config.ffn, "width", None) or 4 * config.width,
-            "activation_function": "gelu_new",
+            "n_inner": getattr(config.ffn, "width", None),
+            "activation_function": their_activation(config.ffn),
             "layer_norm_epsilon": getattr(config.norm, "eps", 1e-5),
             "tie_word_embeddings": config.tied,
+            **dict.fromkeys(_DROPOUTS, 0.0),
         }
+
+    @staticmethod
+    def from_hugging_face_config(fields: Fields) -> ModelConfig:
+        """The model that a `GPT2Config` describes.
+
+        Raises:
+            UserError: one that we do not have.
+        """
+        for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"):
+            fields.require(name, False)
+        fields.require("scale_attn_weights", True)
+        fields.ignore((*_DROPOUTS, *_HARMLESS))
+        return ModelConfig(
+            family="gpt2",
+            vocab_size=fields.take_size("vocab_size"),
+            num_layers=fields.take_size("n_layer"),
+            width=fields.take_size("n_embd"),
+            num_heads=fields.take_size("n_head"),
+            context_length=fields.take_size("n_positions"),
+            tied=fields.take("tie_word_embeddings", bool, True),
+            positions=Learned(),
+            norm=LayerNorm(eps=fields.take("layer_norm_epsilon", float, 1e-5)),
+            attention=SelfAttention(bias=True),
+            ffn=MLP(
+                activation=fields.take_activation("activation_function", "gelu_new"),
+                width=fields.take_size_or_none("n_inner"),
+            ),
+        )
 
 
 _LINEAR = {"attention.out": "attn.c_proj", "ffn.up": "mlp.c_fc", "ffn.down": "mlp.c_proj"}
+_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")  # we have none: training goes on without
+_HARMLESS = (
+    "n_ctx",  # an older name of n_positions
+    "summary_type",
+    "summary_use_proj",
+    "summary_activation",
+    "summary_proj_to_labels",
+    "summary_first_dropout",
+)
 _NORMS = {"attention_norm": "ln_1", "ffn_norm": "ln_2"}

@@ -1,13 +1,14 @@
 """Llama (Touvron et al. 2023): RMSNorm, RoPE, SwiGLU, grouped-query attention, no biases."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from spikeless.models import Fields, their_activation
 from spikeless.nn.attention import SelfAttention
 from spikeless.nn.embedding import TokenEmbedding
-from spikeless.nn.ffn import GatedMLP
+from spikeless.nn.ffn import GatedMLP, inner_width
 from spikeless.nn.norm import RMSNorm
 from spikeless.nn.positions import Rotary
 from spikeless.nn.transformer import ModelConfig
@@ -16,7 +17,10 @@ __all__ = ["Llama"]
 
 
 class Llama:
-    """The family: its configuration and its Hugging Face form (`LlamaForCausalLM`)."""
+    """The family: its configuration and its Hugging Face form."""
+
+    architecture: ClassVar[str] = "LlamaForCausalLM"
+    prefix: ClassVar[str] = "model."
 
     @staticmethod
     def config(
@@ -62,18 +66,54 @@ class Llama:
     @staticmethod
     def hugging_face_config(config: ModelConfig) -> dict[str, Any]:
         """Arguments of `transformers.LlamaConfig`."""
+        theta = getattr(config.positions, "theta", 10_000.0)
         return {
             "vocab_size": config.vocab_size,
             "hidden_size": config.width,
-            "intermediate_size": getattr(config.ffn, "width", None) or -(-8 * config.width // (3 * 32)) * 32,
+            "intermediate_size": inner_width(config.ffn, config.width),
             "num_hidden_layers": config.num_layers,
             "num_attention_heads": config.num_heads,
             "num_key_value_heads": config.kv_heads,
             "max_position_embeddings": config.context_length,
             "rms_norm_eps": getattr(config.norm, "eps", 1e-5),
-            "rope_theta": getattr(config.positions, "theta", 10_000.0),
+            "rope_theta": theta,  # read by transformers 4
+            "rope_parameters": {"rope_type": "default", "rope_theta": theta},  # read by transformers 5
+            "hidden_act": their_activation(config.ffn),
+            "attention_bias": False,
+            "mlp_bias": False,
             "tie_word_embeddings": config.tied,
         }
+
+    @staticmethod
+    def from_hugging_face_config(fields: Fields) -> ModelConfig:
+        """The model that a `LlamaConfig` describes.
+
+        Raises:
+            UserError: one that we do not have.
+        """
+        fields.require("pretraining_tp", 1)
+        for name in ("attention_bias", "mlp_bias"):
+            fields.require(name, False, why="our Llama has no biases")
+        fields.ignore(("attention_dropout",))
+        width, num_heads = fields.take_size("hidden_size"), fields.take_size("num_attention_heads")
+        fields.require("head_dim", width // num_heads, why="hidden_size / num_attention_heads")
+        return ModelConfig(
+            family="llama",
+            vocab_size=fields.take_size("vocab_size"),
+            num_layers=fields.take_size("num_hidden_layers"),
+            width=width,
+            num_heads=num_heads,
+            num_kv_heads=fields.take_size("num_key_value_heads", num_heads),
+            context_length=fields.take_size("max_position_embeddings", 2048),
+            tied=fields.take("tie_word_embeddings", bool, False),
+            embedding=TokenEmbedding(),
+            positions=Rotary(theta=fields.take_rope_theta()),
+            norm=RMSNorm(eps=fields.take("rms_norm_eps", float, 1e-6)),
+            attention=SelfAttention(bias=False),
+            ffn=GatedMLP(
+                activation=fields.take_activation("hidden_act", "silu"), width=fields.take_size("intermediate_size")
+            ),
+        )
 
 
 _LAYER = {

@@ -23,7 +23,7 @@ class Embedding(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenEmbedding:
-    """e -> norm(multiplier * (share * e + (1 - share) * stop_gradient(e))).
+    """e -> norm(multiplier * (stop_gradient(e) + share * (e - stop_gradient(e)))).
 
     Attributes:
         multiplier: factor in the forward pass [dimensionless].
@@ -60,7 +60,8 @@ class TokenEmbeddingModule(torch.nn.Module):
     def transform(self, rows: Rows) -> Rows:
         """What happens to looked-up vectors [..., D]."""
         if self.gradient_share != 1.0:
-            rows = self.gradient_share * rows + (1 - self.gradient_share) * rows.detach()
+            fixed = rows.detach()
+            rows = fixed + self.gradient_share * (rows - fixed)  # forward it is the row itself, to the last bit
         if self.multiplier != 1.0:
             rows = rows * self.multiplier
         return rows if self.norm is None else self.norm(rows)

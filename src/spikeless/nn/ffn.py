@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from spikeless.errors import UserError
 from spikeless.shapes import Hidden
 
-__all__ = ["MLP", "FeedForward", "GatedMLP"]
+__all__ = ["MLP", "FeedForward", "GatedMLP", "inner_width"]
 
 Activation = Literal["gelu_tanh", "gelu", "relu", "silu"]
 
@@ -45,7 +45,7 @@ class MLP:
 
     def build(self, width: int) -> torch.nn.Module:
         """The module."""
-        return _MLP(self, width, _inner(self.width, 4 * width))
+        return _MLP(self, width, inner_width(self, width))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +64,20 @@ class GatedMLP:
 
     def build(self, width: int) -> torch.nn.Module:
         """The module."""
-        return _GatedMLP(self, width, _inner(self.width, -(-8 * width // (3 * 32)) * 32))
+        return _GatedMLP(self, width, inner_width(self, width))
 
 
-def _inner(width: int | None, default: int) -> int:
-    if width is not None and width < 1:
-        raise UserError(f"ffn.width={width} is out of range; use a positive number, or none for {default}")
-    return default if width is None else width
+def inner_width(ffn: FeedForward, width: int) -> int:
+    """The inner width of a feed-forward part in a model of some width; 4 D for a part that does not say.
+
+    Raises:
+        UserError: it is not positive.
+    """
+    default = -(-8 * width // (3 * 32)) * 32 if isinstance(ffn, GatedMLP) else 4 * width
+    inner = getattr(ffn, "width", None)
+    if inner is not None and inner < 1:
+        raise UserError(f"ffn.width={inner} is out of range; use a positive number, or none for {default}")
+    return default if inner is None else inner
 
 
 class _MLP(torch.nn.Module):

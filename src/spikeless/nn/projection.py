@@ -125,8 +125,8 @@ class LowRankLinear(torch.nn.Module):
         return torch.nn.functional.linear(self.down(x), self.up.weight, self.bias)
 
     def merged(self) -> Tensor:
-        """The dense matrix [d_out, d_in] that computes the same map."""
-        return self.up.weight @ self.down.weight
+        """The dense matrix [d_out, d_in] that computes the same map: the product in float64, rounded once."""
+        return (self.up.weight.double() @ self.down.weight.double()).to(self.up.weight.dtype)
 
     def stds(self, dense_std: float) -> dict[str, float]:
         """Standard deviation of each factor, given the dense matrix's."""

@@ -4,22 +4,40 @@ Each is also an attribute of this package: `recipes.gpt2_124m()`.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikeless import stabilizers
 from spikeless.config import find, get_at, names_in, paths, set_at
 from spikeless.errors import UserError
+from spikeless.recipes._start import begin_from, check_start
 from spikeless.run import RunConfig
 from spikeless.training.build import check_buildable
 
 __all__ = ["adapt", "compose"]
 
-RECORDS = {"recipe": "name another recipe instead", "techniques": "use --with"}
+RECORDS = {"recipe": "name another recipe instead", "techniques": "use --with", "init_from": "use --init-from"}
 
 
-def compose(recipe: str, techniques: Sequence[str] = (), assignments: Sequence[str] = ()) -> RunConfig:
-    """A recipe with techniques and `path=value` assignments, as the command line gives them; see `adapt`."""
-    return adapt(find("recipes", recipe)(), techniques, assignments)
+def compose(
+    recipe: str,
+    techniques: Sequence[str] = (),
+    assignments: Sequence[str] = (),
+    init_from: str | None = None,
+    begun: Path | None = None,
+) -> RunConfig:
+    """A recipe with techniques and `path=value` assignments, as the command line gives them; see `adapt`.
+
+    With `init_from` the model and the tokenizer are those of a Hugging Face folder; if the run folder `begun` has
+    recorded them, they are read from there.
+    """
+    base = find("recipes", recipe)()
+    if init_from is None:
+        return adapt(base, techniques, assignments)
+    base = begin_from(base, init_from, begun)
+    run = adapt(base, techniques, assignments)
+    check_start(base, run)
+    return run
 
 
 def adapt(run: RunConfig, techniques: Sequence[str] = (), assignments: Sequence[str] = ()) -> RunConfig:

@@ -8,14 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spikeless.config import from_dict
-from spikeless.data import Tokenizer, load_tokenizer
+from spikeless.data import Tokenizer
 from spikeless.errors import UserError
-from spikeless.files import read_json
 from spikeless.nn.attention import Cache
 from spikeless.nn.transformer import Transformer
 from spikeless.run import RunConfig
-from spikeless.training.checkpoints import Checkpoints, read_checkpoint
+from spikeless.training.trained import load_trained
 
 __all__ = ["SamplingConfig", "generate", "load_model"]
 
@@ -48,26 +46,9 @@ class SamplingConfig:
 
 
 def load_model(path: Path, run: RunConfig | None = None) -> tuple[Transformer, Tokenizer]:
-    """The model and tokenizer of a run folder (its newest checkpoint) or of one checkpoint in it.
-
-    Args:
-        path: the folder.
-        run: the run's description, where the stored one names parts from outside the package.
-
-    Raises:
-        UserError: not such a folder, or no whole checkpoint.
-    """
-    is_checkpoint = path.name.startswith("step-") and path.parent.name == "checkpoints"
-    run_folder = path.parent.parent if is_checkpoint else path
-    if not (run_folder / "run.json").exists():
-        raise UserError(f"{path} is neither a run folder (it has no run.json) nor a checkpoint in one")
-    checkpoint = read_checkpoint(path) if is_checkpoint else Checkpoints(path).newest()
-    if checkpoint is None:
-        raise UserError(f"{path} has no checkpoint yet; train it for longer, or set checkpoint.every lower")
-    run = run or from_dict(read_json(run_folder / "run.json", "config")["config"], RunConfig)
-    model = Transformer(run.model)
-    model.load_state_dict(checkpoint.model)
-    return model.eval(), load_tokenizer(run_folder)
+    """The model and tokenizer of a run folder or checkpoint; see `load_trained`."""
+    trained = load_trained(path, run)
+    return trained.model, trained.tokenizer
 
 
 @torch.no_grad()

@@ -28,6 +28,7 @@ from spikeless.training.interrupt import Interrupt
 from spikeless.training.journal import Journal, LateRow, read_row
 from spikeless.training.objective import Objective, choose_precision, evaluate
 from spikeless.training.run_folder import RunFolder, label_of
+from spikeless.training.start import load_start
 from spikeless.training.state import TrainState
 from spikeless.training.timer import StepTimer
 
@@ -81,6 +82,7 @@ class _Trainer:
         if saved:
             self.state.restore(saved)
             self.checkpoints.discard_after(saved.step)
+        start = folder.start() if saved else load_start(model, run.init_from) if run.init_from else None
         self.last_step = saved.step if saved else -1
         environment = describe_environment(device) | self._choose_precision()
         environment |= {"seed": run.seed, "data_hash": self.data.data_hash}
@@ -88,7 +90,7 @@ class _Trainer:
         self.objective = Objective(model, run.loss, device, environment["precision"], run.compile, documents)
         self.diagnostics = [find("diagnostics", name) for name in run.metrics.diagnostics]
         self.flops_per_token, self.peak = flops_per_token(model, run.data.sequence_length), peak_flops(device)
-        folder.begin(run, self.data, sum(p.numel() for p in model.parameters()), environment)
+        folder.begin(run, self.data, sum(p.numel() for p in model.parameters()), environment, start)
 
     def train(self, loggers: Sequence[Logger]) -> None:
         """Step to the end, or to an interruption."""

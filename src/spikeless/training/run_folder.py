@@ -61,7 +61,18 @@ class RunFolder:
                 f"{data_hash[:12]}); bring the same data back, or choose another --out"
             )
 
-    def begin(self, run: RunConfig, data: PreparedData, parameters: int, environment: dict[str, Any]) -> None:
+    def start(self) -> dict[str, Any] | None:
+        """What the run recorded of the folder that it began from, if it did."""
+        return read_json(self.path / "run.json").get("init_from")
+
+    def begin(
+        self,
+        run: RunConfig,
+        data: PreparedData,
+        parameters: int,
+        environment: dict[str, Any],
+        start: dict[str, Any] | None = None,
+    ) -> None:
         """Write down what runs here; a resume on another machine or thread count says so.
 
         Warns:
@@ -90,6 +101,7 @@ class RunFolder:
                 "data_hash": data.data_hash,
                 "parameters": parameters,
                 "diff": changes_from_recipe(run),
+                **({"init_from": start} if start else {}),
                 "config": to_dict(run),
             },
         )

@@ -1,0 +1,36 @@
+"""`spikeless export`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import spikeless.training.export
+from spikeless.config import parse_calls
+
+__all__ = ["export"]
+
+
+def export(
+    path: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run folder, or one checkpoint in it.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to make; it must not exist.")],
+    dtype: Annotated[str, typer.Option("--dtype", help="Type of the stored weights: fp32, bf16 or fp16.")] = "fp32",
+    max_shard_size: Annotated[
+        str, typer.Option("--max-shard-size", help="Weights larger than this go into several files.")
+    ] = "5GB",
+    techniques: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Techniques from outside the package that the run was trained with."),
+    ] = None,
+) -> None:
+    """Write a checkpoint as a Hugging Face folder, verified before it appears."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    names = [call.name for each in techniques or () for call in parse_calls(each)]
+    trusted = {name.partition(":")[0] for name in names if ":" in name}
+    found = spikeless.training.export.export(path, out, dtype=dtype, max_shard_size=max_shard_size, trusted=trusted)
+    console.print(f"read back with {found.reader}, {found.tokens} tokens")
+    console.print(f"largest difference of a logit: {found.difference:.3g} (tolerance {found.tolerance:.3g})")
+    if found.rounding:
+        console.print(f"storing {dtype} instead of fp32 changes a logit by up to {found.rounding:.3g}")
+    console.print(f"exported: {out}")

@@ -1,0 +1,126 @@
+"""Read a Hugging Face folder: its config.json, its weights one by one, its tokenizer."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spikeless.data import Tokenizer, load_tokenizer
+from spikeless.errors import UserError
+from spikeless.files import read_json
+from spikeless.models import Family
+from spikeless.nn.transformer import ModelConfig, Transformer
+from spikeless.pretrained.describe import family_of, read_description
+from spikeless.weights import open_weights
+
+__all__ = ["Pretrained", "read_config", "read_pretrained", "weights_hash"]
+
+BUFFERS = ("attn.bias", "attn.masked_bias", "rotary_emb.inv_freq")
+"""Ends of the names of tensors that some versions of `transformers` store although they are no weights."""
+STORED = ("F32", "BF16", "F16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """What a Hugging Face folder holds.
+
+    Attributes:
+        folder: where it is.
+        config: the model.
+        state: our state dict, fp32.
+    """
+
+    folder: Path
+    config: ModelConfig
+    state: dict[str, Tensor]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """Read when it is asked for; None if the folder has none.
+
+        Raises:
+            UserError: it is damaged, or has no end-of-text token.
+        """
+        return load_tokenizer(self.folder) if (self.folder / "tokenizer.json").exists() else None
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The model that a folder's config.json describes; no weight is read.
+
+    Raises:
+        UserError: no such file, or a model that we do not have: its family, field or value is named.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is no Hugging Face folder: it has no config.json")
+    return read_description(read_json(path, "model_type"), str(path))
+
+
+def read_pretrained(folder: Path) -> Pretrained:
+    """A folder's model with fp32 weights.
+
+    Raises:
+        UserError: no such folder, a model that we do not have, a missing or unknown tensor or one of a wrong shape or
+            type, or a damaged file.
+    """
+    config = read_config(folder)
+    family = family_of(config.family, str(folder))
+    weights = open_weights(folder)
+    with torch.device("meta"):
+        wanted = family.to_hugging_face(Transformer(config).state_dict(), config)
+    names = _match(weights.tensors, wanted.keys(), family, folder)
+    if config.tied and "lm_head.weight" not in names:
+        del wanted["lm_head.weight"]
+    state: dict[str, Tensor] = {}
+    for name, like in wanted.items():
+        if name not in names:
+            raise UserError(f"{folder}: the weight {name} is missing")
+        info = weights.tensors[names[name]]
+        if tuple(info.shape) != tuple(like.shape):
+            raise UserError(
+                f"{folder}: the weight {name} has the shape {list(info.shape)}; config.json wants {list(like.shape)}"
+            )
+        if info.dtype not in STORED:
+            raise UserError(f"{folder}: the weight {name} is stored as {info.dtype}; {', '.join(STORED)} can be read")
+        tensor = weights.read(names[name])
+        if not tensor.isfinite().all():
+            raise UserError(f"{folder}: the weight {name} is not finite")
+        state[name] = tensor.float()
+    ours = {name: each.clone() for name, each in family.from_hugging_face(state, config).items()}
+    if config.tied and "lm_head.weight" in state and not torch.equal(state["lm_head.weight"], ours["embedding.weight"]):
+        raise UserError(
+            f"{folder}: lm_head.weight is not the embedding, although the weights are tied; "
+            'write "tie_word_embeddings": false into config.json'
+        )
+    return Pretrained(folder=folder, config=config, state=ours)
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of names and fp32 values, hexadecimal; the same however the folder is sharded."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].float().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _match(stored: Iterable[str], wanted: Iterable[str], family: type[Family], folder: Path) -> dict[str, str]:
+    """Name that we want to name that is stored, with or without the family's prefix.
+
+    Raises:
+        UserError: a stored tensor is none of the model's.
+    """
+    wanted, names = set(wanted), {}
+    for name in stored:
+        full = name if name in wanted else family.prefix + name
+        if full in wanted:
+            names[full] = name
+        elif not name.endswith(BUFFERS):
+            raise UserError(
+                f"{folder}: the model has no weight {name}; config.json and the weights do not fit together"
+            )
+    return names

@@ -1,0 +1,110 @@
+"""Write a model as a Hugging Face folder that plain `transformers` loads."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tokenizers
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from spikeless.data import Tokenizer
+from spikeless.errors import UserError, nearest
+from spikeless.files import read_json, write_json
+from spikeless.nn.transformer import Transformer
+from spikeless.pretrained.describe import describe, family_of
+
+__all__ = ["DTypeName", "as_dtype", "write_pretrained"]
+
+DTypeName = Literal["fp32", "bf16", "fp16"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def as_dtype(name: str) -> torch.dtype:
+    """The type that weights are stored in.
+
+    Raises:
+        UserError: not one of `DTypeName`.
+    """
+    if name not in get_args(DTypeName):
+        raise UserError(f"--dtype {name!r} is unknown; {nearest(name, get_args(DTypeName), 'dtype')}")
+    return _DTYPES[name]
+
+
+def check_shard_size(text: str) -> None:
+    """Refuse what is no size in bytes.
+
+    Raises:
+        UserError: not a number and a unit.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)?[KMGT]B", text, re.IGNORECASE):
+        raise UserError(f"--max-shard-size {text!r} is no size; write a number and a unit, such as 5GB or 500MB")
+
+
+def write_pretrained(
+    plain: Transformer, tokenizer: Tokenizer, folder: Path, *, dtype: torch.dtype, max_shard_size: str = "5GB"
+) -> None:
+    """Write config.json, generation_config.json, safetensors and the tokenizer into an existing folder.
+
+    Args:
+        plain: a model of plain parts, such as `fold` makes.
+        tokenizer: goes with it.
+        folder: to be filled.
+        dtype: of the stored weights.
+        max_shard_size: such as "5GB"; a larger tensor has a file of its own.
+
+    Raises:
+        UserError: a part that the family's class cannot express, a weight that is not finite or is not in that type,
+            or something that is no size.
+    """
+    check_shard_size(max_shard_size)
+    config = describe(plain.config)
+    state = family_of(plain.config.family, "export").to_hugging_face(plain.state_dict(), plain.config)
+    if plain.config.tied:
+        del state["lm_head.weight"]
+    _write_weights({name: _stored(name, each, dtype) for name, each in state.items()}, folder, max_shard_size)
+    _write_tokenizer(tokenizer, folder, plain.config.context_length)
+    ids = _special_ids(folder)
+    type_name = str(dtype).removeprefix("torch.")
+    write_json(folder / "config.json", config | ids | {"dtype": type_name, "torch_dtype": type_name, "use_cache": True})
+    write_json(folder / "generation_config.json", ids | {"pad_token_id": ids.get("pad_token_id", ids["eos_token_id"])})
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    if not tensor.isfinite().all():
+        raise UserError(f"the weight {name} is not finite; export a checkpoint from before the run broke")
+    stored = tensor.detach().cpu().to(dtype)
+    if not stored.isfinite().all():
+        largest = tensor.abs().max().item()
+        raise UserError(f"the weight {name} reaches {largest:.3g}, which {dtype} cannot hold; use --dtype bf16 or fp32")
+    return stored.contiguous()
+
+
+def _write_weights(state: dict[str, Tensor], folder: Path, max_shard_size: str) -> None:
+    from huggingface_hub import save_torch_state_dict
+
+    try:
+        save_torch_state_dict(state, folder, max_shard_size=max_shard_size)
+    except SafetensorError as error:
+        raise UserError(f"cannot write the weights: {error}") from error
+
+
+def _write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> None:
+    tokenizer.save(folder)
+    path = folder / "tokenizer_config.json"
+    write_json(path, read_json(path) | {"model_max_length": context_length})
+
+
+def _special_ids(folder: Path) -> dict[str, Any]:
+    """The ids of the special tokens that the tokenizer names; documents begin as they end where it has no bos."""
+    config = read_json(folder / "tokenizer_config.json", "eos_token")
+    token_id = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id
+    ids = {}
+    for kind in ("bos", "eos", "pad"):
+        token = config.get(f"{kind}_token")
+        text = token.get("content") if isinstance(token, dict) else token
+        if text is not None and (number := token_id(text)) is not None:
+            ids[f"{kind}_token_id"] = number
+    return {"bos_token_id": ids["eos_token_id"], **ids}

@@ -1,0 +1,59 @@
+"""A finished or stopped run as what it made: a model, its tokenizer, where it came from."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from spikeless.config import from_dict
+from spikeless.data import Tokenizer, load_tokenizer
+from spikeless.errors import UserError
+from spikeless.files import read_json
+from spikeless.nn.transformer import Transformer
+from spikeless.run import RunConfig
+from spikeless.training.checkpoints import Checkpoints, read_checkpoint
+
+__all__ = ["Trained", "load_trained"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """One checkpoint of a run.
+
+    Attributes:
+        model: ready to compute, in fp32.
+        tokenizer: the run's.
+        run: its description.
+        folder: the run's folder.
+        step: optimizer steps done.
+    """
+
+    model: Transformer
+    tokenizer: Tokenizer
+    run: RunConfig
+    folder: Path
+    step: int
+
+
+def load_trained(path: Path, run: RunConfig | None = None, trusted: Collection[str] = ()) -> Trained:
+    """What a run folder (its newest checkpoint) or one checkpoint in it holds.
+
+    Args:
+        path: the folder.
+        run: the run's description, instead of the stored one.
+        trusted: modules outside the package whose parts the stored description may name.
+
+    Raises:
+        UserError: not such a folder, or no whole checkpoint.
+    """
+    is_checkpoint = path.name.startswith("step-") and path.parent.name == "checkpoints"
+    run_folder = path.parent.parent if is_checkpoint else path
+    if not (run_folder / "run.json").exists():
+        raise UserError(f"{path} is neither a run folder (it has no run.json) nor a checkpoint in one")
+    checkpoint = read_checkpoint(path) if is_checkpoint else Checkpoints(path).newest()
+    if checkpoint is None:
+        raise UserError(f"{path} has no checkpoint yet; train it for longer, or set checkpoint.every lower")
+    run = run or from_dict(read_json(run_folder / "run.json", "config")["config"], RunConfig, trusted)
+    model = Transformer(run.model)
+    model.load_state_dict(checkpoint.model)
+    tokenizer = load_tokenizer(run_folder)
+    return Trained(model=model.eval(), tokenizer=tokenizer, run=run, folder=run_folder, step=checkpoint.step)

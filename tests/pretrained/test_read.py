@@ -1,0 +1,193 @@
+"""Hugging Face folders in: every tensor accounted for, every unsupported field named, and out again bit by bit."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from spikeless.errors import UserError
+from spikeless.nn.transformer import Transformer
+from spikeless.pretrained.read import read_config, read_pretrained
+from spikeless.pretrained.write import write_pretrained
+
+SHAPES = {
+    "gpt2-tied": ("gpt2", {}),
+    "gpt2-untied": ("gpt2", {"tie_word_embeddings": False}),
+    "gpt2-other": ("gpt2", {"n_inner": 48, "activation_function": "relu", "layer_norm_epsilon": 1e-3}),
+    "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "llama-untied": ("llama", {"tie_word_embeddings": False, "num_key_value_heads": 4}),
+    "llama-other": ("llama", {"rms_norm_eps": 1e-3, "hidden_act": "gelu", "num_key_value_heads": 1}),
+}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TABLES = {"gpt2": "transformer.wte.weight", "llama": "model.embed_tokens.weight"}
+
+
+@pytest.fixture(params=SHAPES)
+def shape(request):
+    return SHAPES[request.param]
+
+
+def model_of(read):
+    model = Transformer(read.config)
+    model.load_state_dict(read.state, strict=True)
+    return model.eval()
+
+
+def test_our_model_computes_what_theirs_does(shape, their_folder):
+    family, fields = shape
+    folder = their_folder(family, **fields)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    tokens = torch.randint(300, (2, 32))
+    with torch.no_grad():
+        a, b = model_of(read_pretrained(folder))(tokens), theirs(tokens).logits
+    assert (a - b).abs().max() <= 1e-5 * max(1.0, b.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_in_and_out_again_keeps_every_bit_and_every_field(shape, dtype, their_folder, tmp_path):
+    family, fields = shape
+    folder = their_folder(family, DTYPES[dtype], **fields)
+    read = read_pretrained(folder)
+    assert {each.dtype for each in read.state.values()} == {torch.float32}
+    write_pretrained(model_of(read), read.tokenizer, tmp_path, dtype=DTYPES[dtype])
+    before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert all(after[name].dtype == each.dtype and torch.equal(after[name], each) for name, each in before.items())
+    old, new = (transformers.AutoConfig.from_pretrained(each).to_dict() for each in (folder, tmp_path))
+    changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+    dropout = {"resid_pdrop", "embd_pdrop", "attn_pdrop"}
+    assert changed <= dropout | {"_name_or_path", "transformers_version", "rope_theta"}
+
+
+def test_the_tokenizer_comes_along(their_folder, tokenizer):
+    read = read_pretrained(their_folder("gpt2"))
+    assert read.tokenizer.fingerprint() == tokenizer.fingerprint()
+
+
+def test_shards_are_read(their_folder, tmp_path):
+    whole = their_folder("llama")
+    model = transformers.AutoModelForCausalLM.from_pretrained(whole)
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    a, b = read_pretrained(whole).state, read_pretrained(tmp_path)
+    assert b.tokenizer is None
+    assert all(torch.equal(each, b.state[name]) for name, each in a.items())
+
+
+# --- weights ---
+
+
+@pytest.mark.parametrize("family", TABLES)
+def test_names_may_lack_the_prefix_and_known_buffers_are_passed_over(family, their_folder, edit_weights):
+    folder = their_folder(family, tie_word_embeddings=True)
+    before = read_pretrained(folder).state
+    prefix = TABLES[family].partition(".")[0] + "."
+    buffers = {
+        "h__0__attn__bias": torch.ones(1, 1, 32, 32),
+        "layers__0__self_attn__rotary_emb__inv_freq": torch.ones(4),
+    }
+    edit_weights(folder, rename=lambda name: name.removeprefix(prefix), **buffers)
+    after = read_pretrained(folder).state
+    assert all(torch.equal(each, after[name]) for name, each in before.items())
+
+
+@pytest.mark.parametrize("family", TABLES)
+def test_a_tied_model_may_store_its_head_if_it_is_the_same(family, their_folder, edit_weights):
+    folder = their_folder(family, tie_word_embeddings=True)
+    table = load_file(folder / "model.safetensors")[TABLES[family]]
+    edit_weights(folder, lm_head__weight=table.clone())
+    read_pretrained(folder)
+    edit_weights(folder, lm_head__weight=table + 1)
+    with pytest.raises(UserError, match=r"lm_head\.weight is not the embedding"):
+        read_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "tensors", "message"),
+    [
+        ("gpt2", {"transformer__ln_f__bias": None}, r"weight transformer\.ln_f\.bias is missing"),
+        ("llama", {"lm_head__weight": None}, r"weight lm_head\.weight is missing"),
+        ("gpt2", {"transformer__wpe__weight": torch.ones(31, 32)}, r"wpe\.weight has the shape \[31, 32\].*\[32, 32\]"),
+        ("gpt2", {"transformer__h__2__ln_1__bias": torch.ones(32)}, r"no weight transformer\.h\.2\.ln_1\.bias"),
+        ("llama", {"model__layers__0__self_attn__q_proj__bias": torch.ones(32)}, r"no weight .*q_proj\.bias"),
+        ("llama", {"model__norm__weight": torch.ones(32, dtype=torch.int64)}, r"norm\.weight is stored as I64"),
+        ("llama", {"model__norm__weight": torch.full((32,), torch.inf)}, r"norm\.weight is not finite"),
+    ],
+)
+def test_weights_are_checked_one_by_one(family, tensors, message, their_folder, edit_weights):
+    folder = their_folder(family)
+    edit_weights(folder, **tensors)
+    with pytest.raises(UserError, match=message):
+        read_pretrained(folder)
+
+
+# --- config.json ---
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "message"),
+    [
+        ("llama", {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_parameters.rope_type = 'llama3'"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling = {'type': 'linear'"),
+        ("llama", {"attention_bias": True}, "attention_bias = True"),
+        ("llama", {"mlp_bias": True}, "mlp_bias = True"),
+        ("llama", {"hidden_act": "quick_gelu"}, "hidden_act = 'quick_gelu'"),
+        ("llama", {"pretraining_tp": 2}, "pretraining_tp = 2"),
+        ("llama", {"head_dim": 16}, "head_dim = 16"),
+        ("llama", {"sliding_window": 16}, "sliding_window = 16"),
+        ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
+        ("llama", {"num_attention_heads": 0}, "'num_attention_heads' is 0"),
+        ("llama", {"hidden_size": "32"}, "'hidden_size' is '32'"),
+        ("llama", {"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True"),
+        ("gpt2", {"reorder_and_upcast_attn": True}, "reorder_and_upcast_attn = True"),
+        ("gpt2", {"add_cross_attention": True}, "add_cross_attention = True"),
+        ("gpt2", {"scale_attn_weights": False}, "scale_attn_weights = False"),
+        ("gpt2", {"activation_function": "tanh"}, "activation_function = 'tanh'"),
+        ("gpt2", {"a_new_trick": 3}, "a_new_trick = 3 is not known"),
+        ("gpt2", {"pruned_heads": {"0": [1]}}, "pruned_heads"),
+        ("gpt2", {"n_embd": None}, "'n_embd' is None"),
+        ("gpt2", {"model_type": "bloom"}, "model_type 'bloom' is not supported; gpt2 and llama are"),
+    ],
+)
+def test_a_field_that_changes_the_model_is_refused_by_name(family, fields, message, their_folder, edit_config):
+    folder = their_folder(family)
+    edit_config(folder, **fields)
+    with pytest.raises(UserError) as error:
+        read_config(folder)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("gpt2", {"n_ctx": 32, "summary_type": "mean", "task_specific_params": {"text": {"max_length": 50}}}),
+        ("gpt2", {"a_new_trick": False, "another": None, "_name_or_path": "gpt2", "do_sample": True}),
+        ("llama", {"rope_parameters": None, "rope_theta": 10000.0, "rope_scaling": None, "torch_dtype": "float16"}),
+        ("llama", {"attention_dropout": 0.1, "initializer_range": 0.01, "pretraining_tp": 1}),
+    ],
+)
+def test_fields_that_change_nothing_are_passed_over(family, fields, their_folder, edit_config):
+    folder = their_folder(family)
+    before = read_config(folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    assert read_config(folder) == before
+
+
+@pytest.mark.parametrize("where", ["rope_theta", "rope_parameters"])
+def test_the_rotation_is_read_in_either_spelling(where, their_folder, edit_config):
+    folder = their_folder("llama")
+    new = {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
+    edit_config(folder, **(new if where == "rope_parameters" else {"rope_parameters": None, "rope_theta": 500_000}))
+    assert read_config(folder).positions.theta == 5e5
+
+
+def test_what_is_no_folder_of_theirs_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no Hugging Face folder: it has no config\.json"):
+        read_pretrained(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="model_type"):
+        read_pretrained(tmp_path)
