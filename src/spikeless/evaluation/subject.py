@@ -1,5 +1,6 @@
 """What is evaluated: a model that scores tokens, and how it reads text."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,6 @@ def _beginning(source: Path, tokenizer: Tokenizer) -> tuple[int, tuple[int, ...]
     known = plain.token_to_id(name) if isinstance(name, str) else None
     if isinstance(name, str) and known is None:
         raise UserError(f"{config} names the bos token {name!r}, which tokenizer.json does not have")
-    without, encoded = plain.encode("a", add_special_tokens=False).ids, plain.encode("a").ids
-    count = next((i for i in range(len(encoded)) if encoded[i : i + len(without)] == without), 0)
-    return (tokenizer.end_of_text if known is None else known), tuple(encoded[:count])
+    encoded = plain.encode("a")
+    added = itertools.takewhile(lambda pair: pair[1], zip(encoded.ids, encoded.special_tokens_mask, strict=True))
+    return (tokenizer.end_of_text if known is None else known), tuple(token for token, _ in added)

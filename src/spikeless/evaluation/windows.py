@@ -48,8 +48,8 @@ def rolling_windows(tokens: Sequence[int], prefix: int, sequence_length: int, st
     """Windows of a document in which every token is a target exactly once.
 
     The first predicts up to `sequence_length` tokens after `prefix`. Each later one predicts the next `stride`
-    tokens and takes up to `sequence_length` tokens in. So with `stride` = `sequence_length` windows are disjoint
-    but for one token of context: the rolling log-likelihood of EleutherAI's lm-eval.
+    tokens, or those that are left, and takes in as many tokens before them as make `sequence_length` inputs. With
+    `stride` = `sequence_length` these are the windows of the rolling log-likelihood of EleutherAI's lm-eval.
     """
     extended = [prefix, *tokens]
     end = min(sequence_length, len(tokens))
@@ -57,7 +57,7 @@ def rolling_windows(tokens: Sequence[int], prefix: int, sequence_length: int, st
         yield Window(tokens=extended[: end + 1], scored=end)
     while end < len(tokens):
         begin, end = end, min(end + stride, len(tokens))
-        yield Window(tokens=extended[begin - (sequence_length - stride) : end + 1], scored=end - begin)
+        yield Window(tokens=extended[end - sequence_length : end + 1], scored=end - begin)
 
 
 def score_windows(scorer: Scorer, windows: Iterable[Window], batch_size: int) -> Iterator[Score]:
