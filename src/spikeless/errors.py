@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 class UnhealthyRun(RuntimeError):
-    """A run that stopped itself (a non-finite loss, say). The command line prints it and exits with 1."""
+    """A run that stopped itself (a non-finite loss, say) or a broken model. The command line prints it, exit code 1."""
 
 
 class SpikelessWarning(UserWarning):

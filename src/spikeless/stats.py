@@ -1,11 +1,12 @@
 """Primitives that the diagnostics share; fp32 or better, whatever the type of what is measured."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-__all__ = ["global_norm", "mean_and_std", "row_moments"]
+__all__ = ["global_norm", "mean_and_std", "perplexity", "row_moments"]
 
 CHUNK_ELEMENTS = 1 << 17  # a chunk and its copy stay in a core's cache
 
@@ -18,6 +19,14 @@ def global_norm(tensors: Iterable[Tensor]) -> Tensor:
 def mean_and_std(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and population standard deviation."""
     return values.mean(), values.std(correction=0)
+
+
+def perplexity(loss: float) -> float:
+    """The exponential of a loss [nats]; infinite where that is more than fp64 holds."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
 
 
 def row_moments(

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from spikeless.cli import compare, data, export, generate, report, runs, show, tev, train
+from spikeless.cli import compare, data, eval, export, generate, report, runs, show, tev, train
 from spikeless.cli import list as list_
 from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("compare")(compare.compare)
+app.command("eval")(eval.evaluate)
 app.command("export")(export.export)
 app.command("generate")(generate.generate)
 app.add_typer(data.data, name="data")
@@ -33,7 +34,7 @@ app.command("tev")(tev.tev)
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 fine, 1 a run stopped unhealthy, 2 wrong use or bad input."""
+    """Run the command line; exit codes: 0 fine, 1 a run or a model is unhealthy, 2 wrong use or bad input."""
     errors = Console(stderr=True, soft_wrap=True, highlight=False)
     sys.path.insert(0, str(Path.cwd()))  # my_lab.tricks:Foo from where the user stands
     show_others = warnings.showwarning

@@ -1,0 +1,153 @@
+"""What is evaluated: a model that scores tokens, and how it reads text."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+
+from spikeless.data import Tokenizer, load_tokenizer, parse_tokenizer
+from spikeless.data.split import VALIDATION_FRACTION
+from spikeless.errors import UserError
+from spikeless.evaluation.scorer import ForeignScorer, Scorer, TransformerScorer
+from spikeless.files import read_json
+from spikeless.nn.transformer import Transformer
+from spikeless.pretrained.read import read_config, read_pretrained
+from spikeless.training.trained import load_trained
+
+__all__ = ["Subject", "load_subject"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A model and how text is put to it.
+
+    Attributes:
+        scorer: the model.
+        tokenizer: its tokenizer.
+        prefix: the id from which a document's first token is predicted: the tokenizer's bos token, or
+            end-of-text where it names none.
+        prompt: ids that the tokenizer puts before every text by itself; most have none, Llama's has its bos.
+        validation_fraction: how much of a corpus the model's run held out.
+
+    Raises:
+        UserError: the tokenizer has more ids than the model.
+    """
+
+    scorer: Scorer
+    tokenizer: Tokenizer
+    prefix: int
+    prompt: tuple[int, ...] = ()
+    validation_fraction: float = VALIDATION_FRACTION
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.vocab_size > self.scorer.vocab_size:
+            raise UserError(
+                f"the tokenizer {self.tokenizer.spec} has {self.tokenizer.vocab_size} ids, "
+                f"the model {self.scorer.vocab_size}; give the tokenizer that it was trained with"
+            )
+
+    def window_length(self, wanted: int | None) -> int:
+        """Most tokens to show the model at once: `wanted`, or its context length if None.
+
+        Raises:
+            UserError: less than one, or more than the context length.
+        """
+        most = self.scorer.context_length
+        if wanted is not None and not 1 <= wanted <= most:
+            raise UserError(f"sequence length {wanted} is out of range; the model takes 1 to {most} tokens")
+        return wanted or most
+
+
+def load_subject(path: Path, *, tokenizer: str | None = None, device: torch.device, bf16: bool = False) -> Subject:
+    """A run folder (its newest checkpoint), one checkpoint in it, or a Hugging Face folder.
+
+    GPT-2 and Llama folders are computed by our own code, others by `transformers` where that is installed: from local
+    safetensors only, never with code from the folder.
+
+    Args:
+        path: the folder.
+        tokenizer: a folder with a `tokenizer.json`, that file, or a tokenizer spec; the folder's own if None.
+        device: where to compute.
+        bf16: compute in bf16; log-probabilities are taken in fp32 all the same.
+
+    Raises:
+        UserError: no such folder, a damaged one, a model that cannot be computed, or no tokenizer that fits.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder; give a run folder, a checkpoint in it, or a Hugging Face folder")
+    if (path / "config.json").exists():
+        scorer, folder, fraction = _pretrained(path, device, bf16), path, VALIDATION_FRACTION
+    else:
+        trained = load_trained(path)
+        scorer = TransformerScorer(trained.model.to(device), bf16=bf16)
+        folder, fraction = trained.folder, trained.run.data.validation_fraction
+    chosen = _tokenizer(folder if tokenizer is None else tokenizer)
+    source = folder if tokenizer is None else Path(tokenizer)
+    prefix, prompt = _beginning(source, chosen)
+    return Subject(scorer=scorer, tokenizer=chosen, prefix=prefix, prompt=prompt, validation_fraction=fraction)
+
+
+def _pretrained(folder: Path, device: torch.device, bf16: bool) -> Scorer:
+    try:
+        read_config(folder)
+    except UserError as not_ours:
+        return _foreign(folder, device, bf16, str(not_ours))
+    pretrained = read_pretrained(folder)
+    model = Transformer(pretrained.config)
+    model.load_state_dict(pretrained.state)
+    return TransformerScorer(model.eval().to(device), bf16=bf16)
+
+
+def _foreign(folder: Path, device: torch.device, bf16: bool, not_ours: str) -> ForeignScorer:
+    try:
+        from transformers import AutoModelForCausalLM
+    except ImportError:
+        raise UserError(f"{not_ours}; others need transformers: pip install transformers") from None
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    local = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+    model: Any
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **local)
+    except Exception as error:  # the library's classes raise what they like
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{folder}: transformers cannot load this model either: {reason} ({not_ours})") from None
+    text = model.config.get_text_config()
+    lengths = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    length = next((each for each in lengths if isinstance(each, int) and each > 0), None)
+    if length is None:
+        raise UserError(f"{folder}/config.json does not say how many positions the model has (max_position_embeddings)")
+    return ForeignScorer(model.eval().to(device), length)
+
+
+def _tokenizer(wanted: Path | str) -> Tokenizer:
+    if isinstance(wanted, Path):
+        if not (wanted / "tokenizer.json").exists():
+            raise UserError(f"{wanted} has no tokenizer.json; name a folder that has one with --tokenizer")
+        return load_tokenizer(wanted)
+    if Path(wanted).exists():
+        return load_tokenizer(Path(wanted))
+
+    def none():
+        raise UserError(f"the tokenizer {wanted} is learnt from text; give the one that the model was trained with")
+
+    return parse_tokenizer(wanted).build(none, "")
+
+
+def _beginning(source: Path, tokenizer: Tokenizer) -> tuple[int, tuple[int, ...]]:
+    """What a document is predicted from, and the ids that the tokenizer puts before every text by itself."""
+    definition = source / "tokenizer.json" if source.is_dir() else source
+    if not definition.is_file():
+        return tokenizer.end_of_text, ()
+    plain = tokenizers.Tokenizer.from_file(str(definition))
+    config = definition.with_name("tokenizer_config.json")
+    bos = read_json(config).get("bos_token") if config.exists() else None
+    name = bos.get("content") if isinstance(bos, dict) else bos
+    known = plain.token_to_id(name) if isinstance(name, str) else None
+    if isinstance(name, str) and known is None:
+        raise UserError(f"{config} names the bos token {name!r}, which tokenizer.json does not have")
+    encoded = plain.encode("a")
+    added = itertools.takewhile(lambda pair: pair[1], zip(encoded.ids, encoded.special_tokens_mask, strict=True))
+    return (tokenizer.end_of_text if known is None else known), tuple(token for token, _ in added)
