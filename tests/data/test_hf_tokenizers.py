@@ -4,13 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from spikeless.data import hub, load_tokenizer, parse_tokenizer
+from spikeless.data import load_tokenizer, parse_tokenizer
 from spikeless.errors import SpikelessWarning, UserError
 
 LESSON = ["The quick brown fox jumps over the lazy dog, 0123456789 times. said the 7th fox"] * 20
@@ -269,32 +268,6 @@ def test_a_hub_name_fails_at_once_or_comes_from_the_cache(tmp_path, monkeypatch)
     (repository / "refs" / "main").write_text("abc123")
     write(repository / "snapshots" / "abc123", byte_level())
     assert build("hf:lab/tok").vocab_size == 300
-
-
-def test_the_hub_is_asked_once_and_not_for_long(monkeypatch):
-    from huggingface_hub import constants, utils
-
-    class Session:
-        def __init__(self, answer):
-            self.head = answer
-
-    asked = []
-
-    def refuse(*_, **__):
-        asked.append(1)
-        raise OSError("no route")
-
-    monkeypatch.setattr(utils, "get_session", lambda: Session(refuse))
-    assert not hub.hub_answers()
-    assert not asked  # HF_HUB_OFFLINE=1 in tests
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert not hub.hub_answers()
-    assert asked == [1]
-    monkeypatch.setattr(hub, "PATIENCE_SECONDS", 0.05)
-    monkeypatch.setattr(utils, "get_session", lambda: Session(lambda *_, **__: time.sleep(60)))
-    assert not hub.hub_answers()
-    monkeypatch.setattr(utils, "get_session", lambda: Session(lambda *_, **__: "yes"))
-    assert hub.hub_answers()
 
 
 def test_a_fresh_process_says_what_is_wrong_and_the_libraries_say_nothing(tmp_path):

@@ -1,6 +1,5 @@
 """`spikeless eval`."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from spikeless.cli._options import Data, Device
+from spikeless.cli._options import Data, Device, JSONFile, write_or_print
 from spikeless.data import parse_corpus
 from spikeless.data.corpora import Tally
 from spikeless.data.progress import track
@@ -26,7 +25,6 @@ from spikeless.evaluation import (
     load_subject,
     read_lambada,
 )
-from spikeless.files import write_json
 from spikeless.training.environment import resolve_device
 
 __all__ = ["evaluate"]
@@ -65,10 +63,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option("--batch-size", help="Windows computed at once.")] = 8,
     device: Device = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
-    json_file: Annotated[
-        str | None,
-        typer.Option("--json", help="Write the numbers there too; - for standard output instead of a table."),
-    ] = None,
+    json_file: JSONFile = None,
 ) -> None:
     """Perplexity and bits per byte of a model on a corpus, and LAMBADA."""
     for option, value, known in (("--part", part, _PARTS), ("--precision", precision, _PRECISIONS)):
@@ -98,16 +93,12 @@ def evaluate(
         words = evaluate_lambada(subject, examples, batch_size=batch_size, sequence_length=sequence_length)
         numbers["lambada"] = {"file": str(lambada), **asdict(words)}
         tables.append((_lambada_table(words, f"{path} on {lambada}"), _LAMBADA_IS))
-    numbers = _portable(numbers)
-    if json_file == "-":
-        typer.echo(json.dumps(numbers, indent=2, ensure_ascii=False))
+    if write_or_print(json_file, _portable(numbers)):
         return
     console = Console(highlight=False)
     for table, definition in tables:
         console.print(table)
         console.print(definition, style="dim")
-    if json_file is not None:
-        write_json(Path(json_file), numbers)
 
 
 def _documents(split: Split, part: str, skipped: Tally) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """`spikeless tev`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from spikeless.cli._options import JSONFile, write_or_print
 from spikeless.errors import UserError
 from spikeless.evaluation.tev import EmbeddingVariability, Source, find_sources, measure
-from spikeless.files import write_json
 
 __all__ = ["tev"]
 
@@ -26,20 +25,17 @@ def tev(
         typer.Argument(help="Hugging Face folders, .safetensors files, run folders, checkpoints, or hub names."),
     ],
     tensor: Annotated[str | None, typer.Option("--tensor", help="The embedding's name, if it is not found.")] = None,
-    json_file: Annotated[str | None, typer.Option("--json", help="Write the numbers to a file; - prints them.")] = None,
+    json_file: JSONFile = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the histogram as one HTML file.")] = None,
 ) -> None:
     """Print the token embedding variability of checkpoints."""
     sources = [source for path in paths for source in _sources(path)]
     readings = [measure(source, tensor) for source in sources]
-    if json_file == "-":
-        print(json.dumps([each.to_json() for each in readings], indent=2, allow_nan=False))
-    else:
-        Console(highlight=False).print(_table(readings))
+    if not write_or_print(json_file, [each.to_json() for each in readings]):
+        console = Console(highlight=False)
+        console.print(_table(readings))
         for line in _remarks(readings):
-            Console(highlight=False).print(line, markup=False, soft_wrap=True)
-        if json_file:
-            write_json(Path(json_file), [each.to_json() for each in readings])
+            console.print(line, markup=False, soft_wrap=True)
 
 
 def _sources(path: str) -> list[Source]:

@@ -1,14 +1,13 @@
 """Tensors of a repository on the Hugging Face hub: what is in the local cache, or ranges of its files."""
 
 import re
-import socket
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import quote, urlsplit
-from urllib.request import getproxies
+from urllib.parse import quote
 
 from spikeless.errors import UserError
+from spikeless.hub import hub_answers
 from spikeless.weights.folder import INDEX_SUFFIX, PICKLES, SINGLE, SUFFIX, assemble, open_weights
 from spikeless.weights.reader import Weights
 from spikeless.weights.regular import MissingFile
@@ -18,7 +17,7 @@ __all__ = ["HubFile", "is_hub_name", "open_hub"]
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(@[\w./-]+)?")
 CANDIDATES = (SINGLE, f"model{INDEX_SUFFIX}")
 BUFFER_BYTES = 1 << 24  # one request each
-CONNECT_SECONDS, ANSWER_SECONDS = 3.0, 30.0
+ANSWER_SECONDS = 30.0
 
 
 def is_hub_name(name: str) -> bool:
@@ -41,7 +40,7 @@ def open_hub(name: str) -> Weights:
     cached = _cached(repository, revision)
     if cached is not None:
         return cached
-    _refuse_offline(name, constants.HF_HUB_OFFLINE, constants.ENDPOINT)
+    _refuse_offline(name, constants.HF_HUB_OFFLINE)
     folder = Path(repository)
 
     def open_file(path: Path) -> HubFile:
@@ -138,16 +137,12 @@ def _cached(repository: str, revision: str) -> Weights | None:
     return None
 
 
-def _refuse_offline(name: str, is_offline: bool, endpoint: str) -> None:
+
+def _refuse_offline(name: str, is_offline: bool) -> None:
     """Fail at once where a request would be tried again and again."""
+    if hub_answers():
+        return
     where = f"{name}: there is no such path, it is not in the hub's local cache"
     if is_offline:
         raise UserError(f"{where}, and HF_HUB_OFFLINE is set; give a local folder, or allow the network")
-    address = urlsplit(endpoint)
-    if address.scheme in getproxies():
-        return
-    try:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        socket.create_connection((address.hostname or "", port), CONNECT_SECONDS).close()
-    except OSError as error:
-        raise UserError(f"{where}, and {address.hostname} cannot be reached ({error}); give a local folder") from None
+    raise UserError(f"{where}, and the Hugging Face hub cannot be reached from here; give a local folder")

@@ -148,7 +148,7 @@ def test_a_closed_network_is_told_at_once(hub, read, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(UserError, match=r"no such path, it is not in the hub's local cache, and 127\.0\.0\.1 cannot"):
+    with pytest.raises(UserError, match=r"no such path, it is not in the hub's local cache, and the .* hub cannot"):
         read("owner/name")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
