@@ -137,7 +137,6 @@ def _cached(repository: str, revision: str) -> Weights | None:
     return None
 
 
-
 def _refuse_offline(name: str, is_offline: bool) -> None:
     """Fail at once where a request would be tried again and again."""
     if hub_answers():

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from spikeless.data.corpora import Tally
 from spikeless.data.corpora._files import file_hash
 from spikeless.data.corpora._records import missing_field, text_of
-from spikeless.hub import hub_answers
 from spikeless.errors import UserError, nearest
 from spikeless.files import content_hash
+from spikeless.hub import hub_answers
 
 __all__ = ["HuggingFace"]
 

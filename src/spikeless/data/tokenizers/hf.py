@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from spikeless.hub import hub_answers
 from spikeless.data.tokenizers._fast import CONFIG, DEFINITION, FastTokenizer, token_text
 from spikeless.errors import SpikelessWarning, UserError
 from spikeless.files import read_json
+from spikeless.hub import hub_answers
 
 __all__ = ["HuggingFaceTokenizer"]
 
