@@ -18,7 +18,7 @@ __all__ = ["OpenFile", "Weights", "read_whole"]
 
 OpenFile = Callable[[Path], AbstractContextManager[RandomAccess]]
 
-BUFFER_BYTES = 1 << 20  # stays in a core's cache, with the copy in fp32 that statistics make
+BUFFER_BYTES = 1 << 21  # large beside the cost of a call, small beside a cache
 MAX_ROW_BYTES = 1 << 26
 
 

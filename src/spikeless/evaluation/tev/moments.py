@@ -13,7 +13,9 @@ from spikeless.data.progress import track
 __all__ = ["RowStatistics", "row_statistics"]
 
 PLAIN_STD = (1e-15, 1e15)  # squares of such numbers neither vanish nor overflow in fp32
-PLAIN_MEAN = 2.0  # times the std: beyond it too many digits would cancel
+PLAIN_MEAN = 100.0  # times the std: beyond it the mean's rounding would show in the std
+FUSED = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # LayerNorm takes them as they are
+NONE = torch.empty(0, dtype=torch.int64)
 
 Map = Callable[[Tensor], Tensor]
 
@@ -45,8 +47,9 @@ def row_statistics(
 ) -> RowStatistics:
     """Population std over the width of each row; fp32 or better, whatever the stored type.
 
-    A chunk is converted in a buffer that stays in the cache, where sum and norm of its rows are taken. The rare row
-    that fp32 would not serve, because its mean is large against its std, say, is done again in float64, in two passes.
+    Mean and std are what LayerNorm computes on its way: the one operation of torch that goes over a row once, converts
+    it as it goes, and centres before it squares. The rare row that fp32 would not serve, because its mean is large
+    against its std, say, is done again in float64.
     Each thread reads rows of its own and computes alone: threads that share a chunk would wait for each other after
     every operation.
 
@@ -94,46 +97,55 @@ def _part(chunks: Iterable[Tensor], count: int, scale: Tensor | None, transform:
     buffer = torch.empty(0)
     with torch.no_grad():
         for chunk in chunks:
-            if len(chunk) > len(buffer):
-                buffer = torch.empty(chunk.shape, dtype=_computed(chunk.dtype))
-            own_scale = scale[first : first + len(chunk)] if scale is not None and scale.ndim else scale
             place = slice(first, first + len(chunk))
-            rows = buffer[: len(chunk)].copy_(chunk)
-            if own_scale is not None:
-                rows.mul_(own_scale)
-            if effective is not None and transform is not None:
-                effective[place] = _stds(transform(rows))[0]
-            raw[place], mean = _stds(rows)
-            again = _doubtful(raw[place], mean)
-            if len(again):
-                exact = chunk[again].double()
+            own_scale = None if scale is None else (scale[place] if scale.ndim else scale)
+            rows = chunk
+            if transform is not None or own_scale is not None or chunk.dtype not in FUSED:
+                if len(chunk) > len(buffer):
+                    buffer = torch.empty(chunk.shape, dtype=_computed(chunk.dtype))
+                rows = buffer[: len(chunk)].copy_(chunk)
                 if own_scale is not None:
-                    exact *= own_scale[again] if own_scale.ndim else own_scale
+                    rows.mul_(own_scale)
+            doubtful = _std_into(raw[place], rows)
+            if effective is not None and transform is not None:
+                _std_into(effective[place], transform(rows))
+            if len(doubtful):
+                exact = chunk[doubtful].double()
+                if own_scale is not None:
+                    exact *= own_scale[doubtful] if own_scale.ndim else own_scale
                 low, high = exact.aminmax(dim=1)
                 equal = (low == high) & low.isfinite()
-                raw[first + again] = exact.std(1, correction=0).masked_fill(equal, 0.0)
+                raw[first + doubtful] = _std(exact).masked_fill(equal, 0.0)
                 if effective is not None and transform is not None:
-                    effective[first + again] = transform(exact).std(1, correction=0)
+                    effective[first + doubtful] = _std(transform(exact))
                 constant += int(equal.sum())
                 zero += int((equal & (low == 0)).sum())
             first += len(chunk)
     return RowStatistics(raw=raw, effective=effective, constant=constant, zero=zero)
 
 
+def _std_into(std: Tensor, rows: Tensor) -> Tensor:
+    """Write the population std of each row, computed in fp32 or better, into `std`.
+
+    Returns:
+        Indices of rows for which fp32 may not be enough, constant ones and those with NaN among them.
+    """
+    one = torch.ones(rows.shape[1], dtype=_computed(rows.dtype))  # its type is that of the statistics
+    _, mean, inverse = torch.native_layer_norm(rows, one.shape, one, torch.zeros_like(one), 0.0)
+    std.copy_(inverse[:, 0]).reciprocal_()
+    low, high = PLAIN_STD
+    distance = (mean * inverse).abs_()  # of the mean from zero, in stds
+    least, most = inverse.aminmax()
+    if distance.max() < PLAIN_MEAN and least > 1 / high and most < 1 / low:  # False for NaN
+        return NONE
+    plain = (inverse > 1 / high) & (inverse < 1 / low) & (distance < PLAIN_MEAN)
+    return torch.nonzero(~plain[:, 0]).flatten()
+
+
 def _computed(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _stds(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Std and mean of each row; the std is good to 1e-6 unless the row is doubtful."""
-    width = rows.shape[1]
-    mean = torch.mv(rows, rows.new_full((width,), 1 / width)).double()
-    square = torch.linalg.vector_norm(rows, dim=1).double().square() / width
-    return (square - mean.square()).sqrt(), mean
-
-
-def _doubtful(std: Tensor, mean: Tensor) -> Tensor:
-    """Indices of rows for which fp32 may not be enough, constant ones and those with NaN among them."""
-    low, high = PLAIN_STD
-    plain = (std > low) & (std < high) & (mean.abs() < PLAIN_MEAN * std)
-    return torch.nonzero(~plain).flatten()
+def _std(rows: Tensor) -> Tensor:
+    """Population std of each row of a float64 table."""
+    return (rows - rows.mean(1, keepdim=True)).square_().mean(1).sqrt()
