@@ -14,6 +14,7 @@ from rich.table import Table
 from spikeless.cli._options import Data, Device, JSONFile, write_or_print
 from spikeless.data import parse_corpus
 from spikeless.data.corpora import Tally
+from spikeless.data.mixture import parse_mixture
 from spikeless.data.progress import track
 from spikeless.data.split import Split
 from spikeless.errors import UserError, nearest
@@ -71,6 +72,8 @@ def evaluate(
             raise UserError(f"{option} {value!r} is unknown; {nearest(value, known, option.lstrip('-'))}")
     if data is None and lambada is None:
         raise UserError("there is nothing to evaluate on; give --data SPEC, --lambada FILE, or both")
+    if data is not None and len(parse_mixture(data)) > 1:
+        raise UserError(f"--data {data!r} is a mixture; evaluate one source at a time, so that each has its number")
     corpus = None if data is None else parse_corpus(data)
     examples = None if lambada is None else list(read_lambada(lambada))
     subject = load_subject(path, tokenizer=tokenizer, device=resolve_device(device or "auto"), bf16=precision == "bf16")

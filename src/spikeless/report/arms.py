@@ -6,51 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from spikeless.report.record import RunRecord
+from spikeless.report.style import Line
 
 __all__ = ["Arm", "flatten", "gather"]
 
 NOT_A_SETTING = {"seed", "folder"}  # config fields in which the runs of one arm may differ
 NAMED_DIFFERENCES = 2
 
-# How plotly and an SVG swatch call a dash and a marker. Lengths without a common factor with the colours'
-# number, so that two arms share all three only after 105 of them. The colours themselves are in report.css.
-COLORS = 7
-DASHES = (("solid", "none"), ("dash", "7 4"), ("dot", "2 3"), ("dashdot", "7 3 2 3"), ("longdash", "11 4"))
-MARKERS = (("circle", "●"), ("square", "■"), ("diamond", "◆"))
-
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class Arm(Line):
     """One line style in the figures, one row in the table."""
 
-    name: str
-    index: int
     records: tuple[RunRecord, ...]
-
-    @property
-    def color(self) -> int:
-        """Which of the style sheet's arm colours it has."""
-        return self.index % COLORS
-
-    @property
-    def dash(self) -> str:
-        """Its line's pattern, for plotly."""
-        return DASHES[self.index % len(DASHES)][0]
-
-    @property
-    def dash_array(self) -> str:
-        """Its line's pattern, for SVG."""
-        return DASHES[self.index % len(DASHES)][1]
-
-    @property
-    def marker(self) -> str:
-        """Its marker, for plotly."""
-        return MARKERS[self.index % len(MARKERS)][0]
-
-    @property
-    def glyph(self) -> str:
-        """Its marker, as a character."""
-        return MARKERS[self.index % len(MARKERS)][1]
 
     @property
     def seeds(self) -> int:

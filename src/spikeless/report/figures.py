@@ -1,33 +1,22 @@
-"""The curves of a report, one function a figure; colours belong to the page (report.css, report.js)."""
+"""The curves of a report, one function a figure; colours belong to the page (page.css, page.js)."""
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from spikeless.report.arms import Arm
 from spikeless.report.record import RunRecord, Series
+from spikeless.report.style import Figure, figure
 
-__all__ = ["Figure", "figures"]
+__all__ = ["figures"]
 
 SPARSE = 30  # points up to which a line shows every one with a marker
 NAME_LENGTH = 28  # characters in a hover box
 MARKERS_SHOWN = 8  # on a denser line
-DECADES_125 = (0.7, 3.0)  # a logarithmic axis of such a length has its ticks at 1, 2 and 5
 MAX_POINTS = 4000  # a line; beyond it the extremes of each bucket are kept
 LOG_RATIO = 20.0  # a loss that spans more than this is drawn on a logarithmic axis
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure:
-    """A titled plot; `note` says what is drawn, in half a line."""
-
-    title: str
-    plot: go.Figure
-    note: str = ""
 
 
 def figures(arms: Sequence[Arm]) -> dict[str, list[Figure]]:
@@ -206,29 +195,9 @@ def _last_finite(plot: go.Figure, arm: Arm, series: Series) -> None:
 
 
 def _figure(plot: go.Figure, title: str, label: str, *, log: bool = False, note: str = "") -> Figure | None:
+    """A figure over the steps, or None if nothing was drawn."""
     if not plot.data:
         return None
-    plot.update_layout(
-        template="none",
-        showlegend=False,
-        hovermode="x unified",
-        margin={"l": 64, "r": 12, "t": 28, "b": 44},
-        uirevision="keep",  # a redraw in other colours keeps the zoom
-        xaxis={"title": {"text": "step [optimizer steps]"}, "rangemode": "tozero", "hoverformat": ",d"},
-        yaxis={"title": {"text": label}},
-    )
-    if log:
-        shortest, longest = DECADES_125
-        dtick = "D2" if shortest < _decades(plot) < longest else None  # None: plotly's choice
-        plot.update_yaxes(type="log", tickformat="~g", dtick=dtick)
-    plot.update_xaxes(automargin=True, zeroline=False)
-    plot.update_yaxes(automargin=True, zeroline=False)
-    return Figure(title=title, plot=plot, note=", ".join(filter(None, (note, "log scale" if log else ""))))
-
-
-def _decades(plot: go.Figure) -> float:
-    """How many powers of ten the positive values span."""
-    lines: Any = plot.data  # plotly types it as a string
-    values = np.concatenate([np.asarray(line.y, dtype=float) for line in lines])
-    positive = values[values > 0]
-    return float(np.log10(positive.max() / positive.min())) if positive.size else 0.0
+    plot.update_xaxes(rangemode="tozero", hoverformat=",d")
+    step = "step [optimizer steps]"
+    return figure(plot, title, x=step, y=label, hover="step %{x:,d}", log=log, note=note)

@@ -1,108 +1,50 @@
-"""The HTML page: everything in one file, nothing fetched from anywhere."""
+"""An HTML page with figures: everything in one file, nothing fetched from anywhere."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from spikeless.errors import UserError
 from spikeless.files import write_text
-from spikeless.report.arms import Arm, flatten, gather
-from spikeless.report.figures import figures
-from spikeless.report.record import RunRecord
-from spikeless.report.table import COLUMNS, caption, cell, summary_rows
+from spikeless.report.style import Figure
 
-__all__ = ["write_report"]
+__all__ = ["write_page"]
 
 HERE = Path(__file__).parent
 
 
-def write_report(records: Sequence[RunRecord], path: Path, title: str, command: str | None = None) -> None:
-    """Write the report of one run or the comparison of several as one self-contained HTML file.
+def write_page(
+    path: Path, template: Path, *, title: str, sections: Mapping[str, Sequence[Figure]], **content: Any
+) -> None:
+    """Write one self-contained page, crash-safely.
 
     Args:
-        records: the runs; several seeds of one setting become one arm.
-        path: the file to write, crash-safely.
+        path: the file to write.
+        template: extends `page.html.jinja` of this folder, and may import `parts.html.jinja`.
         title: the page's heading.
-        command: the command that reproduces the report, shown if given.
+        sections: the figures, by the title of their section.
+        content: what else the template names.
 
     Raises:
-        UserError: no runs, or the file cannot be written.
+        UserError: the file cannot be written.
     """
-    if not records:
-        raise UserError("a report needs at least one run; got none")
-    arms = gather(records)
-    sections = figures(arms)
     environment = Environment(
-        loader=FileSystemLoader(HERE),
+        loader=FileSystemLoader([template.parent, HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.jinja").render(
+    page = environment.get_template(template.name).render(
         title=title,
-        summary=one_line(arms),
-        command=command,
-        arms=arms,
-        columns=COLUMNS,
-        rows=summary_rows(records),
-        cell=cell,
-        caption=caption(records),
-        messages=[
-            (arm.run_name(record), record.status["message"])
-            for arm in arms
-            for record in arm.records
-            if record.status.get("message")
-        ],
         sections=sections,
         plots=[json.loads(figure.plot.to_json() or "{}") for each in sections.values() for figure in each],
-        details={
-            "Config": by_value(arms, "config"),
-            "Environment": by_value(arms, "environment"),
-        },
-        text=text,
         plotly=get_plotlyjs(),
-        css=(HERE / "report.css").read_text(encoding="utf-8"),
-        js=(HERE / "report.js").read_text(encoding="utf-8"),
+        css=(HERE / "page.css").read_text(encoding="utf-8"),
+        js=(HERE / "page.js").read_text(encoding="utf-8"),
+        **content,
     )
-    write_text(Path(path), page)
-
-
-def one_line(arms: Sequence[Arm]) -> str:
-    """What was run and how it ended, without a verdict."""
-    records = [record for arm in arms for record in arm.records]
-    recipes = " and ".join(dict.fromkeys(record.recipe for record in records))
-    if len(records) == 1:
-        summary = records[0].summary()
-        size = f", {summary.parameters:,} parameters" if summary.parameters else ""
-        steps = summary.planned_steps or summary.steps
-        return f"{arms[0].name} on {recipes}{size}, {steps:,} steps: {summary.outcome}"
-    steps = sorted({record.summary().steps for record in records})
-    span = " to ".join(f"{count:,}" for count in dict.fromkeys((steps[0], steps[-1])))
-    failed = sum(record.summary().failed for record in records)
-    settings = "1 arm" if len(arms) == 1 else f"{len(arms)} arms"
-    return f"{settings} on {recipes}: {len(records)} runs of {span} steps, {failed or 'none'} failed"
-
-
-def by_value(arms: Sequence[Arm], field: str) -> dict[str, list[tuple[str, list[str]]]]:
-    """For each dotted path of a record's dictionary its values, each with the runs that have it.
-
-    A value that all runs share comes with no names. Paths whose values differ come first.
-    """
-    records = [(arm.run_name(record), flatten(getattr(record, field))) for arm in arms for record in arm.records]
-    table: dict[str, list[tuple[str, list[str]]]] = {}
-    for path in dict.fromkeys(path for _, values in records for path in values):
-        runs: dict[str, list[str]] = {}
-        for name, values in records:
-            runs.setdefault(text(values[path]) if path in values else "not set", []).append(name)
-        table[path] = [(value, names if len(runs) > 1 else []) for value, names in runs.items()]
-    return dict(sorted(table.items(), key=lambda item: len(item[1]) == 1))
-
-
-def text(value: Any) -> str:
-    """A value of a config as text: strings bare, the rest as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    write_text(path, page)

@@ -27,7 +27,7 @@ function layout(given) {
       spikecolor: color("axis"),
       spikethickness: 1,
       spikedash: "dot",
-      unifiedhovertitle: { text: "step %{x:,d}" },
+      unifiedhovertitle: { text: given.meta.hover },
     },
     yaxis: axis(given.yaxis),
   };

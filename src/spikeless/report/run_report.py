@@ -1,0 +1,94 @@
+"""The report of runs: what was run, how it went, how it ended."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spikeless.errors import UserError
+from spikeless.report.arms import Arm, flatten, gather
+from spikeless.report.figures import figures
+from spikeless.report.page import write_page
+from spikeless.report.record import RunRecord
+from spikeless.report.table import COLUMNS, caption, cell, summary_rows
+
+__all__ = ["write_report"]
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+
+def write_report(records: Sequence[RunRecord], path: Path, title: str, command: str | None = None) -> None:
+    """Write the report of one run or the comparison of several as one self-contained HTML file.
+
+    Args:
+        records: the runs; several seeds of one setting become one arm.
+        path: the file to write, crash-safely.
+        title: the page's heading.
+        command: the command that reproduces the report, shown if given.
+
+    Raises:
+        UserError: no runs, or the file cannot be written.
+    """
+    if not records:
+        raise UserError("a report needs at least one run; got none")
+    arms = gather(records)
+    write_page(
+        Path(path),
+        TEMPLATE,
+        title=title,
+        sections=figures(arms),
+        summary=one_line(arms),
+        command=command,
+        arms=arms,
+        columns=COLUMNS,
+        rows=summary_rows(records),
+        cell=cell,
+        caption=caption(records),
+        messages=[
+            (arm.run_name(record), record.status["message"])
+            for arm in arms
+            for record in arm.records
+            if record.status.get("message")
+        ],
+        details={
+            "Config": by_value(arms, "config"),
+            "Environment": by_value(arms, "environment"),
+        },
+        text=text,
+    )
+
+
+def one_line(arms: Sequence[Arm]) -> str:
+    """What was run and how it ended, without a verdict."""
+    records = [record for arm in arms for record in arm.records]
+    recipes = " and ".join(dict.fromkeys(record.recipe for record in records))
+    if len(records) == 1:
+        summary = records[0].summary()
+        size = f", {summary.parameters:,} parameters" if summary.parameters else ""
+        steps = summary.planned_steps or summary.steps
+        return f"{arms[0].name} on {recipes}{size}, {steps:,} steps: {summary.outcome}"
+    steps = sorted({record.summary().steps for record in records})
+    span = " to ".join(f"{count:,}" for count in dict.fromkeys((steps[0], steps[-1])))
+    failed = sum(record.summary().failed for record in records)
+    settings = "1 arm" if len(arms) == 1 else f"{len(arms)} arms"
+    return f"{settings} on {recipes}: {len(records)} runs of {span} steps, {failed or 'none'} failed"
+
+
+def by_value(arms: Sequence[Arm], field: str) -> dict[str, list[tuple[str, list[str]]]]:
+    """For each dotted path of a record's dictionary its values, each with the runs that have it.
+
+    A value that all runs share comes with no names. Paths whose values differ come first.
+    """
+    records = [(arm.run_name(record), flatten(getattr(record, field))) for arm in arms for record in arm.records]
+    table: dict[str, list[tuple[str, list[str]]]] = {}
+    for path in dict.fromkeys(path for _, values in records for path in values):
+        runs: dict[str, list[str]] = {}
+        for name, values in records:
+            runs.setdefault(text(values[path]) if path in values else "not set", []).append(name)
+        table[path] = [(value, names if len(runs) > 1 else []) for value, names in runs.items()]
+    return dict(sorted(table.items(), key=lambda item: len(item[1]) == 1))
+
+
+def text(value: Any) -> str:
+    """A value of a config as text: strings bare, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
