@@ -38,6 +38,7 @@ bench: setup
 	$(BIN)/python benchmarks/diagnostics_cost.py
 	$(BIN)/python benchmarks/data_reading.py
 	$(BIN)/python benchmarks/tokenising.py
+	$(BIN)/python benchmarks/tev_cost.py
 	$(BIN)/python benchmarks/training_speed.py
 
 clean:
