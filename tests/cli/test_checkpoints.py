@@ -66,6 +66,27 @@ def test_training_goes_on_from_an_exported_model(run, model, desk, spikeless):
     assert not (desk / "no" / "run.json").exists()
 
 
+def test_another_tokenizer_than_the_models_is_refused_for_shards_and_said_otherwise(model, desk, spikeless):
+    for spec, folder in (("bpe:280", "other"), ("hf:model", "same")):
+        assert spikeless(f"data prepare 'text:notes/*.txt' --tokenizer {spec} --out {folder}").code == 0
+    size = "--set data.sequence_length=16 --set data.batch_size=4 --set steps=1 --set evaluation.tokens=64"
+    rest = f"--init-from ./model {size} --precision fp32 --device cpu --set metrics.loggers=()"
+    refused = spikeless(f"train gpt2_nano {rest} --data shards:other --out a")
+    assert refused.code == 2
+    assert "written with the tokenizer bpe:280, not with hf:./model" in refused.err
+    assert spikeless(f"train gpt2_nano {rest} --data shards:same --out b").code == 0
+    said = spikeless(f"train gpt2_nano {rest} --data 'text:notes/*.txt' --tokenizer bytes --out c")
+    assert "the tokenizer bytes replaces that of ./model" in said.err
+
+
+def test_an_exported_folder_names_no_place_on_this_machine(run, desk, spikeless):
+    assert spikeless("export run --out out").code == 0
+    for path in (desk / "out").rglob("*"):
+        if path.suffix in (".json", ".md"):
+            assert str(desk) not in path.read_text()
+            assert "spikeless" not in path.read_text() or path.suffix == ".md"
+
+
 def test_eval_of_a_run_and_of_its_export_agree(run, model, desk, spikeless):
     (desk / "lambada.jsonl").write_text('{"text": "the cat sat on the mat"}\n{"text": "the dog on the rug."}\n')
     found = []

@@ -16,7 +16,7 @@ def test_prepared_shards_train_with_their_own_tokenizer(prepared, spikeless, des
     done = spikeless(line.replace("$SMALL", "$SMALL --out run --set steps=2").replace("--tokenizer bytes", ""))
     assert done.code == 2, "$SMALL asks for bytes"
     assert "use --tokenizer bpe:280" in done.err
-    small = "--set model.num_layers=1 --set data.sequence_length=16 --set data.batch_size=4 --set evaluation.tokens=64"
+    small = "--precision fp32 --set model.num_layers=1 --set data.sequence_length=16 --set data.batch_size=4"
     assert spikeless(f"train gpt2_nano {small} --data shards:shards --set steps=2 --out run").code == 0
     config = json.loads((desk / "run" / "run.json").read_text())["config"]
     assert config["data"]["tokenizer"] == "bpe:280"
@@ -32,7 +32,7 @@ def test_prepared_shards_train_with_their_own_tokenizer(prepared, spikeless, des
 
 
 def test_a_resume_on_other_shards_is_refused(prepared, spikeless, desk):
-    small = "--set model.num_layers=1 --set data.sequence_length=16 --set data.batch_size=4 --set evaluation.tokens=64"
+    small = "--precision fp32 --set model.num_layers=1 --set data.sequence_length=16 --set data.batch_size=4"
     line = f"train gpt2_nano {small} --data shards:shards --set steps=1 --out run"
     assert spikeless(line).code == 0
     prepared.rename(desk / "old")

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from spikeless.data import load_tokenizer, parse_tokenizer
+from spikeless.data.tokenizers import bpe
 from spikeless.errors import SpikelessWarning, UserError
 
 TEXTS = [
@@ -74,6 +75,21 @@ def test_bpe_learns_the_same_from_the_same_text(monkeypatch, tmp_path):
     assert build("bpe:300").fingerprint() == first.fingerprint()
     assert first.vocab_size == 300
     assert len(first.encode(LESSON[0])) < len(LESSON[0].encode()) / 2
+
+
+def test_bpe_learns_from_a_sample_of_a_large_corpus(monkeypatch):
+    monkeypatch.setattr(bpe, "LEARNT_CHARACTERS", 20_000)
+    monkeypatch.setattr(bpe, "PIECE_CHARACTERS", 50)
+    documents = [f"document {number} " + "x" * (number % 90) for number in range(3000)]
+    sample = bpe._sample(iter(documents))
+    assert 10_000 < sum(map(len, sample)) <= 20_000
+    assert sample == bpe._sample(iter(documents))
+    numbers = [int(each.split()[1]) for each in sample if each.startswith("document")]
+    assert numbers == sorted(numbers)
+    assert numbers[0] < 200 < 2800 < numbers[-1]
+    assert bpe._sample(iter(documents[:20])) == [
+        each[start : start + 50] for each in documents[:20] for start in range(0, len(each), 50)
+    ]
 
 
 def test_bpe_is_cached_by_size_and_content():

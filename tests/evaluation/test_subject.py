@@ -1,11 +1,13 @@
 """What can be evaluated: runs, checkpoints, Hugging Face folders of our families and of others."""
 
 import json
+import shutil
 import sys
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from spikeless.config import replace_at
 from spikeless.errors import UserError
@@ -107,8 +109,42 @@ def test_pickled_weights_are_not_read(neox):
     weights = neox / "model.safetensors"
     weights.unlink()
     (neox / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(UserError, match="transformers cannot load this model either"):
+    with pytest.raises(UserError, match="it is a pickle"):
         load_subject(neox, device=CPU)
+
+
+def test_a_missing_weight_is_not_made_up(neox):
+    weights = load_file(neox / "model.safetensors")
+    del weights["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"]
+    save_file(weights, neox / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"dense_h_to_4h.* is missing or has another shape"):
+        load_subject(neox, device=CPU)
+
+
+def test_weights_that_lead_out_of_the_folder_are_not_read(neox, tmp_path):
+    (neox / "model.safetensors").rename(tmp_path / "outside.safetensors")
+    (neox / "model.safetensors").symlink_to(tmp_path / "outside.safetensors")
+    with pytest.raises(UserError, match=r"leads out of|outside"):
+        load_subject(neox, device=CPU)
+
+
+def test_a_tied_model_of_another_family_and_one_that_does_not_say_its_length(tmp_path, bytes_tokenizer):
+    config = transformers.BloomConfig(vocab_size=257, hidden_size=32, n_layer=2, n_head=4, eos_token_id=256)
+    transformers.BloomForCausalLM(config).save_pretrained(tmp_path)
+    bytes_tokenizer.save(tmp_path)
+    subject = load_subject(tmp_path, device=CPU)
+    assert evaluate_perplexity(subject, DOCUMENTS, sequence_length=16).sequence_length == 16
+    with pytest.raises(UserError, match="give --sequence-length"):
+        evaluate_perplexity(subject, DOCUMENTS)
+
+
+def test_an_edited_description_of_a_run(run_folder, tmp_path):
+    shutil.copytree(run_folder, tmp_path / "run")
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    described["config"]["model"]["width"] *= 2
+    (tmp_path / "run" / "run.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"not of the model that .*run\.json describes"):
+        load_subject(tmp_path / "run", device=CPU)
 
 
 def test_a_damaged_folder_of_our_family_is_not_given_to_transformers(run_folder, tmp_path):
@@ -120,7 +156,7 @@ def test_a_damaged_folder_of_our_family_is_not_given_to_transformers(run_folder,
 
 def test_the_tokenizer_may_come_from_elsewhere(neox, run_folder):
     (neox / "tokenizer.json").rename(neox / "elsewhere.json")
-    with pytest.raises(UserError, match=r"has no tokenizer\.json; name a folder that has one with --tokenizer"):
+    with pytest.raises(UserError, match=r"holds no tokenizer.*or name another with --tokenizer"):
         load_subject(neox, device=CPU)
     for given in ("bytes", str(run_folder), str(run_folder / "tokenizer.json")):
         assert load_subject(neox, device=CPU, tokenizer=given).prefix == 256

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from spikeless.errors import UserError
 from spikeless.nn.transformer import Transformer
-from spikeless.pretrained.read import read_config, read_pretrained
+from spikeless.pretrained.read import check_pretrained, read_config, read_pretrained
 from spikeless.pretrained.write import write_pretrained
 
 SHAPES = {
@@ -191,3 +191,40 @@ def test_what_is_no_folder_of_theirs_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match="model_type"):
         read_pretrained(tmp_path)
+
+
+def test_a_weight_that_is_stored_twice_is_refused(their_folder):
+    folder = their_folder("gpt2")
+    weights = load_file(folder / "model.safetensors")
+    weights["ln_f.weight"] = weights["transformer.ln_f.weight"] + 1
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UserError, match="are the same weight"):
+        read_pretrained(folder)
+
+
+def test_buffers_are_known_by_their_whole_name(their_folder):
+    folder = their_folder("gpt2")
+    weights = load_file(folder / "model.safetensors")
+    known = {"transformer.h.1.attn.bias": torch.ones(1), "h.0.attn.masked_bias": torch.ones(1)}
+    save_file(weights | known, folder / "model.safetensors")
+    read_pretrained(folder)
+    save_file(weights | {"foo.h.99.cross_attn.bias": torch.ones(1)}, folder / "model.safetensors")
+    with pytest.raises(UserError, match="no weight foo"):
+        read_pretrained(folder)
+
+
+@pytest.mark.parametrize(("field", "value"), [("n_layer", 10**9), ("vocab_size", 2**62), ("n_layer", 20_000)])
+def test_sizes_are_not_believed_before_the_weights_bear_them_out(their_folder, field, value):
+    folder = their_folder("gpt2")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {field: value}))
+    with pytest.raises(UserError, match=r"config\.json wants"):
+        check_pretrained(folder)
+
+
+def test_fields_of_published_models_that_change_nothing(their_folder):
+    folder = their_folder("gpt2")
+    config = json.loads((folder / "config.json").read_text())
+    more = {"n_special": 0, "predict_special_tokens": True, "_num_labels": 1, "output_past": True}
+    (folder / "config.json").write_text(json.dumps(config | more))
+    read_config(folder)

@@ -1,5 +1,6 @@
 """The command line: one verb per file. A user's mistake is one message and exit code 2, never a traceback."""
 
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -46,6 +47,7 @@ def main() -> None:
             show_others(message, category, *rest, **keywords)
 
     warnings.showwarning = show_warning
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half-written is removed
     try:
         app()
     except UserError as error:

@@ -1,6 +1,7 @@
 """Options that several verbs share, and the run that they describe."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ import typer
 
 from spikeless.config import replace_at
 from spikeless.data import prepared_tokenizer
-from spikeless.errors import UserError, nearest
+from spikeless.errors import SpikelessWarning, UserError, nearest
 from spikeless.files import write_json
 from spikeless.recipes import compose
 from spikeless.run import RunConfig
@@ -68,15 +69,22 @@ def described_run(
 
     Raises:
         UserError: what is wrong with it.
+
+    Warns:
+        SpikelessWarning: what it begins from has another tokenizer.
     """
     if precision is not None and precision not in _PRECISIONS:
         raise UserError(f"--precision {precision!r} is unknown; {nearest(precision, _PRECISIONS, 'precision')}")
     chosen = any(each.partition("=")[0].strip() == "data.tokenizer" for each in assignments or ())
-    if data is not None and tokenizer is None and not chosen:
+    if data is not None and tokenizer is None and not chosen and init_from is None:
         tokenizer = prepared_tokenizer(data)
     given = {"data.spec": data, "data.tokenizer": tokenizer, "device": device, "precision": precision}
     run = compose(recipe, techniques or (), assignments or (), init_from, begun)
-    return replace_at(run, {path: value for path, value in given.items() if value is not None})
+    run = replace_at(run, {path: value for path, value in given.items() if value is not None})
+    if init_from is not None and run.data.tokenizer != f"hf:{init_from}":
+        message = f"the tokenizer {run.data.tokenizer} replaces that of {init_from}: ids may mean other tokens"
+        warnings.warn(message, SpikelessWarning, 2)
+    return run
 
 
 def write_or_print(json_file: str | None, data: Any) -> bool:

@@ -194,11 +194,11 @@ def _tokenizer(wanted: str | Tokenizer, sources: list[_Source]) -> Tokenizer:
         if isinstance(source.origin, Split):
             splits.append(source.origin)
             continue
-        used = read_manifest(source.origin).tokenizer
-        if used != wanted:
+        manifest = read_manifest(source.origin)
+        if manifest.tokenizer != wanted and manifest.tokenizer_fingerprint != _fingerprint(wanted):
             raise UserError(
-                f"the shards in {source.origin} were written with the tokenizer {used}, not with {wanted}; "
-                f"use --tokenizer {used}, or prepare them anew"
+                f"the shards in {source.origin} were written with the tokenizer {manifest.tokenizer}, "
+                f"not with {wanted}; use --tokenizer {manifest.tokenizer}, or prepare them anew"
             )
         return load_tokenizer(source.origin)
     fingerprints = [split.fingerprint() for split in splits]
@@ -210,6 +210,22 @@ def _tokenizer(wanted: str | Tokenizer, sources: list[_Source]) -> Tokenizer:
             yield from split.documents("train")
 
     return parse_tokenizer(wanted).build(documents, identity)
+
+
+def _fingerprint(spec: str) -> str | None:
+    """Of a tokenizer that learns nothing; None of one that is learnt from documents."""
+
+    def none() -> Iterator[str]:
+        raise _Learns
+
+    try:
+        return parse_tokenizer(spec).build(none, "").fingerprint()
+    except _Learns:
+        return None
+
+
+class _Learns(Exception):
+    """A tokenizer asked for documents."""
 
 
 def _open(source: _Source, tokenizer: Tokenizer) -> Shards:

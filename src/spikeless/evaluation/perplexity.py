@@ -51,7 +51,8 @@ def evaluate_perplexity(
 
     A document is scored by itself: its first token is predicted from the token that begins documents (end-of-text for
     our models), which is not scored. This is the rolling log-likelihood of EleutherAI's lm-eval, and bits per byte is
-    its `bits_per_byte`.
+    its `bits_per_byte`, where the tokenizer puts no bos token before a text by itself. Where it does, as Llama's,
+    lm-eval scores that token too.
 
     Args:
         subject: the model and its tokenizer.

@@ -34,7 +34,7 @@ class Scorer(Protocol):
     """A causal language model that is asked for nothing but the probability of given tokens."""
 
     @property
-    def context_length(self) -> int:
+    def context_length(self) -> int | None:
         """Most tokens that it takes at a time [tokens]."""
         ...
 
@@ -77,7 +77,7 @@ class TransformerScorer:
 class ForeignScorer:
     """A causal language model of `transformers`; its logits of a whole batch exist at a time, in its own type."""
 
-    def __init__(self, model: Any, context_length: int) -> None:
+    def __init__(self, model: Any, context_length: int | None) -> None:
         self.model, self.context_length = model, context_length
         self.vocab_size: int = model.get_input_embeddings().weight.shape[0]
 

@@ -10,12 +10,14 @@ import torch
 
 from spikeless.data import Tokenizer, load_tokenizer, parse_tokenizer
 from spikeless.data.split import VALIDATION_FRACTION
+from spikeless.data.tokenizers.hf import HuggingFaceTokenizer
 from spikeless.errors import UserError
 from spikeless.evaluation.scorer import ForeignScorer, Scorer, TransformerScorer
 from spikeless.files import read_json
 from spikeless.nn.transformer import Transformer
 from spikeless.pretrained.read import read_config, read_pretrained
 from spikeless.training.trained import load_trained
+from spikeless.weights import open_weights
 
 __all__ = ["Subject", "load_subject"]
 
@@ -56,9 +58,12 @@ class Subject:
             UserError: less than one, or more than the context length.
         """
         most = self.scorer.context_length
-        if wanted is not None and not 1 <= wanted <= most:
-            raise UserError(f"sequence length {wanted} is out of range; the model takes 1 to {most} tokens")
-        return wanted or most
+        if wanted is None and most is None:
+            raise UserError("config.json does not say how many positions the model has; give --sequence-length")
+        if wanted is not None and not 1 <= wanted <= (most or wanted):
+            limit = "at least 1 token" if most is None else f"1 to {most} tokens"
+            raise UserError(f"sequence length {wanted} is out of range; the model takes {limit}")
+        return wanted or most or 1
 
 
 def load_subject(path: Path, *, tokenizer: str | None = None, device: torch.device, bf16: bool = False) -> Subject:
@@ -85,7 +90,7 @@ def load_subject(path: Path, *, tokenizer: str | None = None, device: torch.devi
         scorer = TransformerScorer(trained.model.to(device), bf16=bf16)
         folder, fraction = trained.folder, trained.run.data.validation_fraction
     chosen = _tokenizer(folder if tokenizer is None else tokenizer)
-    source = folder if tokenizer is None else Path(tokenizer)
+    source = folder if tokenizer is None else Path(tokenizer.removeprefix("hf:"))
     prefix, prompt = _beginning(source, chosen)
     return Subject(scorer=scorer, tokenizer=chosen, prefix=prefix, prompt=prompt, validation_fraction=fraction)
 
@@ -108,27 +113,31 @@ def _foreign(folder: Path, device: torch.device, bf16: bool, not_ours: str) -> F
         raise UserError(f"{not_ours}; others need transformers: pip install transformers") from None
     dtype = torch.bfloat16 if bf16 else torch.float32
     local = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
-    model: Any
+    load: Any = AutoModelForCausalLM.from_pretrained  # annotated without the report
+    open_weights(folder)  # refuses pickles, and what leads out of the folder
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **local)
+        model, report = load(folder, dtype=dtype, output_loading_info=True, **local)
     except Exception as error:  # the library's classes raise what they like
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{folder}: transformers cannot load this model either: {reason} ({not_ours})") from None
+    strange = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
+    if strange:
+        raise UserError(f"{folder}: the weight {strange[0]} is missing or has another shape than config.json says")
     text = model.config.get_text_config()
     lengths = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
     length = next((each for each in lengths if isinstance(each, int) and each > 0), None)
-    if length is None:
-        raise UserError(f"{folder}/config.json does not say how many positions the model has (max_position_embeddings)")
     return ForeignScorer(model.eval().to(device), length)
 
 
 def _tokenizer(wanted: Path | str) -> Tokenizer:
-    if isinstance(wanted, Path):
-        if not (wanted / "tokenizer.json").exists():
-            raise UserError(f"{wanted} has no tokenizer.json; name a folder that has one with --tokenizer")
-        return load_tokenizer(wanted)
-    if Path(wanted).exists():
-        return load_tokenizer(Path(wanted))
+    if isinstance(wanted, Path) or Path(wanted).exists():
+        path = Path(wanted)
+        if (path / "config.json").exists():
+            try:
+                return HuggingFaceTokenizer(name=str(path)).build(lambda: iter(()), "")
+            except UserError as error:
+                raise UserError(f"{error}; or name another with --tokenizer") from None
+        return load_tokenizer(path)
 
     def none():
         raise UserError(f"the tokenizer {wanted} is learnt from text; give the one that the model was trained with")

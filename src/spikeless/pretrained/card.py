@@ -55,5 +55,5 @@ def model_card(record: RunRecord, step: int, data_hash: str, plain: Transformer,
 
 def _without_machine_paths(value: object) -> str:
     """A value with the folders of absolute paths left out, and nothing that ends a cell of a table."""
-    text = re.sub(r"(?<![\w.*…])(?:~|[A-Za-z]:)?[/\\](?:[^/\\\s,+]+[/\\])*", "…/", str(value))
+    text = re.sub(r"(?<![\w.*…])(?:~|[A-Za-z]:)?[/\\](?:[^/\\,+]+[/\\])*", "…/", str(value))
     return text.replace("|", "\\|").replace("\n", " ")

@@ -13,10 +13,29 @@ from spikeless.nn.transformer import ModelConfig
 __all__ = ["describe", "family_of", "read_description"]
 
 HARMLESS = (
-    *("_name_or_path", "architectures", "transformers_version", "torch_dtype", "dtype", "torchscript", "use_bfloat16"),
+    *(
+        "_name_or_path",
+        "_num_labels",
+        "architectures",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+        "torchscript",
+        "use_bfloat16",
+    ),
     *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "tokenizer_class"),
     *("initializer_range", "use_cache", "return_dict", "use_return_dict", "output_attentions", "output_hidden_states"),
-    *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params", "prefix"),
+    *(
+        "id2label",
+        "label2id",
+        "num_labels",
+        "output_past",
+        "predict_special_tokens",
+        "problem_type",
+        "finetuning_task",
+        "task_specific_params",
+        "prefix",
+    ),
     *("attn_implementation", "_attn_implementation", "_attn_implementation_autoset", "tf_legacy_loss", "is_decoder"),
     # fields of generation that older versions keep here
     *("max_length", "max_new_tokens", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups"),

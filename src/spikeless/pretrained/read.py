@@ -1,6 +1,7 @@
 """Read a Hugging Face folder: its config.json, its weights one by one, its tokenizer."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +16,14 @@ from spikeless.files import read_json
 from spikeless.models import Family
 from spikeless.nn.transformer import ModelConfig, Transformer
 from spikeless.pretrained.describe import family_of, read_description
-from spikeless.weights import open_weights
+from spikeless.weights import Weights, open_weights
 
-__all__ = ["Pretrained", "read_config", "read_pretrained", "weights_hash"]
+__all__ = ["Pretrained", "check_pretrained", "read_config", "read_pretrained", "weights_hash"]
 
-BUFFERS = ("attn.bias", "attn.masked_bias", "rotary_emb.inv_freq")
-"""Ends of the names of tensors that some versions of `transformers` store although they are no weights."""
+BUFFERS = re.compile(
+    r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)|(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
+)
+"""Names of tensors that some versions of `transformers` store although they are no weights."""
 STORED = ("F32", "BF16", "F16")
 
 
@@ -60,6 +63,15 @@ def read_config(folder: Path) -> ModelConfig:
     return read_description(read_json(path, "model_type"), str(path))
 
 
+def check_pretrained(folder: Path) -> ModelConfig:
+    """The model of a folder whose headers have been read: all weights are there, with the right shapes and types.
+
+    Raises:
+        UserError: as for `read_pretrained`, but for what only the numbers tell.
+    """
+    return _matched(folder)[0]
+
+
 def read_pretrained(folder: Path) -> Pretrained:
     """A folder's model with fp32 weights.
 
@@ -67,26 +79,11 @@ def read_pretrained(folder: Path) -> Pretrained:
         UserError: no such folder, a model that we do not have, a missing or unknown tensor or one of a wrong shape or
             type, or a damaged file.
     """
-    config = read_config(folder)
+    config, weights, names = _matched(folder)
     family = family_of(config.family, str(folder))
-    weights = open_weights(folder)
-    with torch.device("meta"):
-        wanted = family.to_hugging_face(Transformer(config).state_dict(), config)
-    names = _match(weights.tensors, wanted.keys(), family, folder)
-    if config.tied and "lm_head.weight" not in names:
-        del wanted["lm_head.weight"]
     state: dict[str, Tensor] = {}
-    for name, like in wanted.items():
-        if name not in names:
-            raise UserError(f"{folder}: the weight {name} is missing")
-        info = weights.tensors[names[name]]
-        if tuple(info.shape) != tuple(like.shape):
-            raise UserError(
-                f"{folder}: the weight {name} has the shape {list(info.shape)}; config.json wants {list(like.shape)}"
-            )
-        if info.dtype not in STORED:
-            raise UserError(f"{folder}: the weight {name} is stored as {info.dtype}; {', '.join(STORED)} can be read")
-        tensor = weights.read(names[name])
+    for name, stored in names.items():
+        tensor = weights.read(stored)
         if not tensor.isfinite().all():
             raise UserError(f"{folder}: the weight {name} is not finite")
         state[name] = tensor.float()
@@ -108,6 +105,38 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def _matched(folder: Path) -> tuple[ModelConfig, Weights, dict[str, str]]:
+    """The model, and for each of its weights, as the family calls it, the name that is stored."""
+    config = read_config(folder)
+    family = family_of(config.family, str(folder))
+    weights = open_weights(folder)
+    count = len(weights.tensors)
+    if config.num_layers > count:
+        raise UserError(f"{folder}: config.json wants {config.num_layers:,} layers, but there are {count:,} tensors")
+    table, largest = (config.vocab_size or 0) * config.width, max(each.elements for each in weights.tensors.values())
+    if table > largest:
+        raise UserError(
+            f"{folder}: config.json wants an embedding of {config.vocab_size:,} x {config.width:,}, "
+            f"but no tensor has more than {largest:,} numbers"
+        )
+    with torch.device("meta"):
+        wanted = family.to_hugging_face(Transformer(config).state_dict(), config)
+    names = _match(weights.tensors, wanted.keys(), family, folder)
+    if config.tied and "lm_head.weight" not in names:
+        del wanted["lm_head.weight"]
+    for name, like in wanted.items():
+        if name not in names:
+            raise UserError(f"{folder}: the weight {name} is missing")
+        info = weights.tensors[names[name]]
+        if tuple(info.shape) != tuple(like.shape):
+            raise UserError(
+                f"{folder}: the weight {name} has the shape {list(info.shape)}; config.json wants {list(like.shape)}"
+            )
+        if info.dtype not in STORED:
+            raise UserError(f"{folder}: the weight {name} is stored as {info.dtype}; {', '.join(STORED)} can be read")
+    return config, weights, {name: names[name] for name in wanted}
+
+
 def _match(stored: Iterable[str], wanted: Iterable[str], family: type[Family], folder: Path) -> dict[str, str]:
     """Name that we want to name that is stored, with or without the family's prefix.
 
@@ -117,9 +146,11 @@ def _match(stored: Iterable[str], wanted: Iterable[str], family: type[Family], f
     wanted, names = set(wanted), {}
     for name in stored:
         full = name if name in wanted else family.prefix + name
+        if full in names:
+            raise UserError(f"{folder}: {names[full]} and {name} are the same weight; store it once")
         if full in wanted:
             names[full] = name
-        elif not name.endswith(BUFFERS):
+        elif not BUFFERS.fullmatch(name):
             raise UserError(
                 f"{folder}: the model has no weight {name}; config.json and the weights do not fit together"
             )

@@ -39,7 +39,8 @@ def check_shard_size(text: str) -> None:
     Raises:
         UserError: not a number and a unit.
     """
-    if not re.fullmatch(r"\d+(\.\d+)?[KMGT]B", text, re.IGNORECASE):
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)[KMGT]B", text, re.IGNORECASE)
+    if not size or not float(size[1]):
         raise UserError(f"--max-shard-size {text!r} is no size; write a number and a unit, such as 5GB or 500MB")
 
 
@@ -94,7 +95,8 @@ def _write_weights(state: dict[str, Tensor], folder: Path, max_shard_size: str) 
 def _write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> None:
     tokenizer.save(folder)
     path = folder / "tokenizer_config.json"
-    write_json(path, read_json(path) | {"model_max_length": context_length})
+    config = {key: value for key, value in read_json(path).items() if key != "spikeless"}  # a spec may name a folder
+    write_json(path, config | {"model_max_length": context_length})
 
 
 def _special_ids(folder: Path) -> dict[str, Any]:

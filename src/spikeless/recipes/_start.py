@@ -11,7 +11,7 @@ from spikeless.config import diff, from_dict
 from spikeless.errors import SpikelessWarning, UserError
 from spikeless.files import read_json
 from spikeless.nn.transformer import ModelConfig, Transformer
-from spikeless.pretrained.read import read_config
+from spikeless.pretrained.read import check_pretrained
 from spikeless.run import RunConfig
 
 __all__ = ["begin_from", "check_start"]
@@ -28,10 +28,10 @@ def begin_from(run: RunConfig, folder: str, begun: Path | None = None) -> RunCon
         begun: a run folder that was begun so; what it recorded is used, and the folder may be gone.
 
     Raises:
-        UserError: no such folder, or a model that we do not have.
+        UserError: no such folder, a model that we do not have, or weights that are not its.
     """
     recorded = begun and (begun / "run.json").exists() and read_json(begun / "run.json").get("init_from")
-    model = from_dict(recorded["model"], ModelConfig) if recorded else read_config(Path(folder))
+    model = from_dict(recorded["model"], ModelConfig) if recorded else check_pretrained(Path(folder))
     length = min(run.data.sequence_length, model.context_length)
     data = replace(run.data, tokenizer=f"hf:{folder}", sequence_length=length)
     return replace(run, model=model, data=data, init_from=folder)

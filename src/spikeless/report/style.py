@@ -14,7 +14,7 @@ __all__ = ["Figure", "Line", "figure"]
 DECADES_125 = (0.7, 3.0)  # a logarithmic axis of such a length has its ticks at 1, 2 and 5
 
 # How plotly and an SVG swatch call a dash and a marker. Lengths without a common factor with the colours'
-# number, so that two arms share all three only after 105 of them. The colours themselves are in report.css.
+# number, so that two arms share all three only after 105 of them. The colours themselves are in page.css.
 COLORS = 7
 DASHES = (("solid", "none"), ("dash", "7 4"), ("dot", "2 3"), ("dashdot", "7 3 2 3"), ("longdash", "11 4"))
 MARKERS = (("circle", "●"), ("square", "■"), ("diamond", "◆"))

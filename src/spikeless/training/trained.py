@@ -54,6 +54,11 @@ def load_trained(path: Path, run: RunConfig | None = None, trusted: Collection[s
         raise UserError(f"{path} has no checkpoint yet; train it for longer, or set checkpoint.every lower")
     run = run or from_dict(read_json(run_folder / "run.json", "config")["config"], RunConfig, trusted)
     model = Transformer(run.model)
-    model.load_state_dict(checkpoint.model)
+    try:
+        model.load_state_dict(checkpoint.model)
+    except RuntimeError:
+        raise UserError(
+            f"{path}: the checkpoint is not of the model that {run_folder / 'run.json'} describes; was the file edited?"
+        ) from None
     tokenizer = load_tokenizer(run_folder)
     return Trained(model=model.eval(), tokenizer=tokenizer, run=run, folder=run_folder, step=checkpoint.step)

@@ -88,9 +88,11 @@ class HubFile:
             "Range": f"bytes={offset}-{offset + len(buffer) - 1}",
             "Accept-Encoding": "identity",
         }
-        done = 0
+        session, done = get_session(), 0
+        if not callable(getattr(session, "stream", None)):
+            raise UserError(f"{self.path}: ranges of a file on the hub need huggingface-hub 1.0 or newer")
         try:
-            with get_session().stream("GET", self._url, headers=headers, timeout=ANSWER_SECONDS) as answer:
+            with session.stream("GET", self._url, headers=headers, timeout=ANSWER_SECONDS) as answer:
                 self._check(answer.status_code)
                 self.size = int(answer.headers["Content-Range"].rpartition("/")[2])
                 for piece in answer.iter_bytes():

@@ -159,3 +159,31 @@ def test_fp8_in_blocks_is_refused(folder, read):
     tensors = {"embed_tokens.weight": TABLE.to(torch.float8_e4m3fn), "embed_tokens.weight_scale_inv": torch.ones(5, 2)}
     with pytest.raises(UserError, match="scales blocks"):
         read(folder(tensors))
+
+
+@pytest.mark.parametrize(
+    ("config", "entry"),
+    [
+        ({"model_type": "bloom", "layer_norm_epsilon": None}, "LayerNorm"),
+        ({"model_type": "bloom", "layer_norm_epsilon": "abc"}, "LayerNorm"),
+        ({"model_type": "bloom", "architectures": 5}, "LayerNorm"),
+    ],
+)
+def test_strange_values_beside_the_weights(folder, read, config, entry):
+    norm = "transformer.word_embeddings_layernorm"
+    tensors = {"transformer.word_embeddings.weight": torch.randn(9, 8)}
+    tensors |= {f"{norm}.weight": torch.ones(8), f"{norm}.bias": torch.zeros(8)}
+    assert read(folder(tensors, config)).entry == entry
+    tensors |= {f"{norm}.weight": torch.ones(7)}
+    assert read(folder(tensors, config, name="other")).entry == "unknown: a norm of another width"
+
+
+@pytest.mark.parametrize(("value", "entry"), [(10**400, "none"), (True, "none"), ("2", "none"), (2, "× 2")])
+def test_strange_multipliers(folder, read, value, entry):
+    config = {"model_type": "granite", "embedding_multiplier": value}
+    assert read(folder({"model.embed_tokens.weight": torch.randn(9, 8)}, config)).entry == entry
+
+
+def test_a_projection_of_another_width(folder, read):
+    tensors = {"decoder.embed_tokens.weight": torch.randn(9, 8), "decoder.project_in.weight": torch.randn(16, 7)}
+    assert read(folder(tensors, {"model_type": "opt"})).entry == "unknown: a projection of another width"

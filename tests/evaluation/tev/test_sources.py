@@ -71,6 +71,11 @@ def test_a_run_with_a_part_from_outside_has_a_raw_tev(run_of):
     assert found.entry.startswith("unknown")
 
 
+def test_a_runs_head_is_known(run_of):
+    assert measure(find_sources(str(run_of("gpt2", ())))[-1]).tied is True
+    assert measure(find_sources(str(run_of("gpt2", ("embed_std_one",))))[-1]).tied is False
+
+
 def test_a_run_without_checkpoints(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UserError, match="a run without checkpoints"):

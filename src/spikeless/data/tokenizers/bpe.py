@@ -1,6 +1,7 @@
 """Byte-level BPE, learnt from the training documents."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -17,13 +18,17 @@ from spikeless.files import aside, content_hash
 __all__ = ["Bpe"]
 
 BYTES = 256
+LEARNT_CHARACTERS = 1 << 27
+"""Of a larger corpus a sample is learnt from: the words of all of it would take gigabytes [characters]."""
+PIECE_CHARACTERS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bpe:
     """Merges of bytes, learnt anew from the training documents and cached by their content.
 
-    `vocab_size` counts the 256 bytes, end-of-text and the merges. The same documents give the same tokenizer.
+    `vocab_size` counts the 256 bytes, end-of-text and the merges. The same documents give the same tokenizer. Of more
+    than 128 Mi characters it learns from a sample, between half as much and that, taken from all of them evenly.
     """
 
     usage: ClassVar[str] = "bpe:VOCAB_SIZE"
@@ -74,7 +79,7 @@ class Bpe:
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(track(documents, f"learning {self.spec}"), trainer)
+        tokenizer.train_from_iterator(_sample(track(documents, f"reading for {self.spec}")), trainer)
         reached = tokenizer.get_vocab_size()
         if reached < self.vocab_size:
             advice = f"write bpe:{reached}" if reached >= BYTES + 2 else "write `bytes`"
@@ -83,3 +88,21 @@ class Bpe:
                 f"{reached} tokens; {advice} or give more text"
             )
         return FastTokenizer(tokenizer.to_str(), spec=self.spec)
+
+
+def _sample(documents: Iterable[str]) -> list[str]:
+    """All of a small corpus; of a large one the pieces whose hash is below a threshold, halved as often as needed."""
+    kept, size, threshold = [], 0, 1 << 64
+    for document in documents:
+        for start in range(0, len(document), PIECE_CHARACTERS):
+            piece = document[start : start + PIECE_CHARACTERS]
+            value = int.from_bytes(hashlib.blake2b(piece.encode(), digest_size=8).digest(), "big")
+            if value >= threshold:
+                continue
+            kept.append((value, piece))
+            size += len(piece)
+            while size > LEARNT_CHARACTERS and threshold > 1:
+                threshold //= 2
+                kept = [each for each in kept if each[0] < threshold]
+                size = sum(len(piece) for _, piece in kept)
+    return [piece for _, piece in kept]

@@ -15,6 +15,9 @@ from spikeless.weights.header import DTYPES
 
 __all__ = ["Entry", "hugging_face_entry", "our_entry"]
 
+MULTIPLIERS = ("embedding_multiplier", "scale_emb", "embedding_multiplier_scale", "mup_embeddings_scale")
+"""Factors on the table: of Granite and Falcon-H1, MiniCPM, Grok, and models in µP."""
+REAL = ("F64", "F32", "BF16", "F16")
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
 
@@ -56,17 +59,24 @@ def hugging_face_entry(embedding: TensorInfo, config: Mapping[str, Any], weights
     """That of a Hugging Face model: from what lies beside its table, and from its configuration.
 
     Gemma multiplies by sqrt(D), rounded to the type it computes in; `scale_embedding` (BART, XGLM) by sqrt(D);
-    `embedding_multiplier` (Granite, Falcon-H1) and `scale_emb` (MiniCPM) are factors. BLOOM has a LayerNorm; OPT
+    `MULTIPLIERS` are factors. BLOOM has a LayerNorm; OPT
     with a narrow table has a projection, `project_in`.
     """
     place = embedding.name.removesuffix(".weight").rpartition(".")[0]
     beside = f"{place}." if place else ""
+    width = embedding.shape[1]
     multiplier, word = _multiplier(embedding, config)
     if f"{beside}word_embeddings_layernorm.weight" in weights.tensors:
-        eps = float(config.get("layer_norm_epsilon", 1e-5))
-        function = _norm(weights, f"{beside}word_embeddings_layernorm", eps, centred=True)
+        eps = _number(config, "layer_norm_epsilon")
+        name = f"{beside}word_embeddings_layernorm"
+        if not _fits(weights, f"{name}.weight", (width,)) or not _fits(weights, f"{name}.bias", (width,)):
+            return Entry(description="unknown: a norm of another width", known=False)
+        function = _norm(weights, name, 1e-5 if eps is None else eps, centred=True)
         return Entry(description="LayerNorm", function=function)
     if f"{beside}project_in.weight" in weights.tensors:
+        shape = weights.tensors[f"{beside}project_in.weight"].shape
+        if len(shape) != 2 or not _fits(weights, f"{beside}project_in.weight", (shape[0], width)):
+            return Entry(description="unknown: a projection of another width", known=False)
         table = weights.read(f"{beside}project_in.weight")
         function = lambda rows: functional.linear(rows, table.to(rows.dtype))  # noqa: E731
         return Entry(description=f"projection to {table.shape[0]}", function=function)
@@ -89,11 +99,25 @@ def _multiplier(embedding: TensorInfo, config: Mapping[str, Any]) -> tuple[float
         return value, f"× {value:.6g}"
     if config.get("scale_embedding") is True:
         return width**0.5, f"× {width**0.5:.6g}"
-    for key in ("embedding_multiplier", "scale_emb"):
-        value = config.get(key)
-        if isinstance(value, int | float) and value != 1:
-            return float(value), f"× {value:.6g}"
+    for key in MULTIPLIERS:
+        value = _number(config, key)
+        if value is not None and value != 1:
+            return value, f"× {value:.6g}"
     return 1.0, "none"
+
+
+def _number(config: Mapping[str, Any], key: str) -> float | None:
+    """A number of a configuration that fp32 can hold; None if there is none."""
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= torch.finfo(torch.float32).max else None
+
+
+def _fits(weights: Weights, name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor has this shape and is of real numbers, or is not there."""
+    info = weights.tensors.get(name)
+    return info is None or (tuple(info.shape) == shape and info.dtype in REAL)
 
 
 def _norm(weights: Weights, name: str, eps: float, *, centred: bool) -> Callable[[Tensor], Tensor]:

@@ -76,7 +76,11 @@ def is_tied(weights: Weights, embedding: TensorInfo, config: Mapping[str, Any]) 
     if any(_is_head(name) and len(info.shape) == 2 for name, info in weights.tensors.items()):
         return False
     architectures = config.get("architectures")
-    has_head = not architectures or any(WITH_HEAD.search(str(each)) for each in architectures)
+    has_head = (
+        not isinstance(architectures, list)
+        or not architectures
+        or any(WITH_HEAD.search(str(each)) for each in architectures)
+    )
     if not config or not has_head or config.get("tie_word_embeddings") is False:
         return None
     return True

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spikeless.errors import UserError
 from spikeless.evaluation.tev.entry import Entry
-from spikeless.evaluation.tev.layout import count_parameters, find_embedding, is_tied
+from spikeless.evaluation.tev.layout import count_parameters, find_embedding
 from spikeless.evaluation.tev.moments import row_statistics
 from spikeless.evaluation.tev.sources import Source
 from spikeless.stats import mean_and_std
@@ -121,7 +121,7 @@ def measure(source: Source, tensor: str | None = None) -> EmbeddingVariability:
         rows=table.shape[0],
         width=table.shape[1],
         parameters=count_parameters(weights),
-        tied=is_tied(weights, table, source.config),
+        tied=source.tied(table),
         entry=entry.description,
         mean=mean,
         std=std,

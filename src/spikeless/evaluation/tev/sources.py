@@ -9,7 +9,7 @@ from typing import Any
 from spikeless.config import from_dict
 from spikeless.errors import UserError
 from spikeless.evaluation.tev.entry import Entry, hugging_face_entry, our_entry
-from spikeless.evaluation.tev.layout import text_config
+from spikeless.evaluation.tev.layout import is_tied, text_config
 from spikeless.files import read_json
 from spikeless.run import RunConfig
 from spikeless.training.checkpoints import Checkpoints
@@ -44,6 +44,10 @@ class Source:
         if self.run is not None:
             return Entry(description="unknown: a part from outside the package", known=False)
         return hugging_face_entry(table, self.config, self.weights)
+
+    def tied(self, table: TensorInfo) -> bool | None:
+        """Whether its head is that table; None if that cannot be told."""
+        return self.run.model.tied if isinstance(self.run, RunConfig) else is_tied(self.weights, table, self.config)
 
     def vocabulary(self) -> int | None:
         """Ids of the tokenizer beside it, or those of its configuration."""
