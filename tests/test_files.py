@@ -79,12 +79,10 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch, target):
     assert names(tmp_path) == ["b.txt"]
 
 
-def test_text_that_cannot_be_encoded_leaves_the_old_file(tmp_path):
+def test_a_path_that_is_not_unicode_survives_in_json(tmp_path):
     path = tmp_path / "b.txt"
-    write_text(path, "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(path, "\ud800")
-    assert path.read_text() == "old"
+    write_json(path, {"data": "text:caf\udce9/*.txt"})
+    assert read_json(path) == {"data": "text:caf\udce9/*.txt"}
     assert names(tmp_path) == ["b.txt"]
 
 

@@ -54,7 +54,7 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:  # a path need not be Unicode
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -132,9 +132,11 @@ def resumable(folder: Path) -> Iterator[Path]:
     with locked(work):
         try:
             yield work
-            (work / ".lock").unlink()
             sync(work)
+            if folder.exists():
+                raise UserError(f"{folder} exists already; choose another folder")
             work.rename(folder)
+            (folder / ".lock").unlink()  # not before: another process would begin in the same folder
             sync(folder.parent)
         except OSError as error:
             if error.filename is not None and not Path(error.filename).is_relative_to(folder.parent):

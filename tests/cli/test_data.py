@@ -89,7 +89,7 @@ MISTAKES = [
     ("data prepare shards:shards --out b", "prepared already"),
     ("data inspect nowhere", "is not a folder"),
     ("data inspect notes", "cannot read the tokenizer"),
-    ("train gpt2_nano --data shards:nowhere --out b", "cannot read"),
+    ("train gpt2_nano --data shards:nowhere --out b", "holds no token shards"),
     ("train gpt2_nano $SMALL --data 'mix:0.5*shards:shards+0.5*text:notes/*.txt' --out b", "use --tokenizer bpe:280"),
 ]
 

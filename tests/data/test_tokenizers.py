@@ -82,7 +82,8 @@ def test_bpe_learns_from_a_sample_of_a_large_corpus(monkeypatch):
     monkeypatch.setattr(bpe, "PIECE_CHARACTERS", 50)
     documents = [f"document {number} " + "x" * (number % 90) for number in range(3000)]
     sample = bpe._sample(iter(documents))
-    assert 10_000 < sum(map(len, sample)) <= 20_000
+    assert 10_000 < sum(len(piece) + bpe.OVERHEAD for piece in sample) <= 20_000
+    assert 50 < len(bpe._sample(["the same"] * 1000)) < 130
     assert sample == bpe._sample(iter(documents))
     numbers = [int(each.split()[1]) for each in sample if each.startswith("document")]
     assert numbers == sorted(numbers)

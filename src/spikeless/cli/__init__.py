@@ -58,3 +58,8 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
+    except OSError as error:  # of a path that the user named
+        if error.filename is None:
+            raise
+        errors.print(f"error: {error.filename}: {error.strerror}", style="red", markup=False)
+        sys.exit(2)

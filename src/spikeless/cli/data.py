@@ -42,7 +42,11 @@ def prepare(
     wanted = tokenizer or DataConfig().tokenizer
     manifests = prepare_folder(spec, wanted, out, validation_fraction=validation_fraction)
     console = Console(highlight=False)
-    table = Table("source", "part", "documents", "tokens", "bytes", "skipped or repaired", title=f"tokenizer {wanted}")
+    table = Table(title=Text(f"tokenizer {wanted}"))
+    table.add_column("source", overflow="fold")
+    for title in ("part", "documents", "tokens", "bytes"):
+        table.add_column(title, no_wrap=True, justify="left" if title == "part" else "right")
+    table.add_column("skipped or repaired")
     for manifest in manifests:
         for name, part in (("train", manifest.train), ("validation", manifest.validation)):
             table.add_row(

@@ -15,7 +15,7 @@ __all__ = ["Mixture", "parse_mixture"]
 
 PREFIX = "mix:"
 USAGE = "mix:0.7*SPEC+0.3*SPEC"
-_NEXT = re.compile(r"\+(?=\s*[0-9.]+\s*\*)")
+_NEXT = re.compile(r"\+(?=\s*[0-9.]+(?:[eE][-+]?[0-9]+)?\s*\*)")
 _TERM = re.compile(r"(?P<weight>[0-9]{0,18}\.?[0-9]{1,18})\s*\*\s*(?P<spec>.+)", re.DOTALL)
 PERIOD = 1 << 16
 """The schedule repeats after so many samples at most; shares that need longer are rounded to it."""
@@ -42,6 +42,9 @@ def parse_mixture(spec: str) -> tuple[tuple[Fraction, str], ...]:
             raise UserError(f"the mixture {spec!r} gives {match['spec']!r} no share; leave it out, or write {USAGE}")
         terms.append((weight, match["spec"]))
     total = sum(weight for weight, _ in terms)
+    for weight, each in terms:
+        if weight / total * PERIOD < 1:
+            raise UserError(f"the mixture {spec!r} gives {each!r} less than 1/{PERIOD} of the samples; leave it out")
     return tuple((weight / total, each) for weight, each in terms)
 
 
@@ -49,6 +52,7 @@ class Mixture:
     """Tokens of several sources, read by turns.
 
     Whose turn sample g is depends on g alone. Of any samples 0 … g - 1 each source has its share, to within one.
+    Shares that do not fit into a period of 65,536 samples are rounded to one that does.
     """
 
     def __init__(self, parts: Sequence[Tokens], shares: Sequence[Fraction]) -> None:

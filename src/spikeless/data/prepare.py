@@ -1,5 +1,6 @@
 """From a data spec and a tokenizer spec to token shards, each step cached by what it depends on."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -8,11 +9,11 @@ from pathlib import Path
 
 from spikeless.config import from_dict, to_dict
 from spikeless.data.cache import cached
-from spikeless.data.corpora import parse_corpus
+from spikeless.data.corpora import Tally, parse_corpus
 from spikeless.data.mixture import Mixture, parse_mixture
 from spikeless.data.shard_writer import write_shards
-from spikeless.data.shards import FORMAT, Manifest, Shards, Tokens, open_shards, read_manifest
-from spikeless.data.split import VALIDATION_FRACTION, Split
+from spikeless.data.shards import FORMAT, MIXTURE, Manifest, Shards, Tokens, open_shards, read_manifest
+from spikeless.data.split import VALIDATION_FRACTION, Part, Split
 from spikeless.data.tokenizers import Tokenizer, load_tokenizer, parse_tokenizer
 from spikeless.errors import UserError
 from spikeless.files import content_hash, read_json, remove, resumable, write_json
@@ -20,7 +21,6 @@ from spikeless.files import content_hash, read_json, remove, resumable, write_js
 __all__ = ["PreparedData", "prepare", "prepare_folder", "prepared_folders", "prepared_tokenizer"]
 
 PREFIX = "shards:"
-MIXTURE = "mixture.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def prepare_folder(
             raise UserError(f"{source.spec} is prepared already; use it as it is, in a mixture too")
     built = _tokenizer(tokenizer, sources)
     if len(sources) == 1:
-        _write(sources[0], folder, built)
+        _write(sources[0], folder, built, _identity(sources[0]))
         return tuple(read_manifest(each) for each in prepared_folders(folder))
     names = tuple(str(index) for index in range(len(sources)))
     with resumable(folder) as work:
@@ -116,7 +116,7 @@ def prepare_folder(
             if not _is_finished(source, work / name, built):
                 if (work / name).exists():
                     remove(work / name)
-                _write(source, work / name, built)
+                _write(source, work / name, built, _identity(source))
         write_json(work / MIXTURE, to_dict(_MixtureFile(format=FORMAT, data=data, folders=names)))
     return tuple(read_manifest(each) for each in prepared_folders(folder))
 
@@ -128,7 +128,7 @@ def prepared_tokenizer(data: str) -> str | None:
         UserError: a folder is not one of prepared shards, or is damaged.
     """
     for _, spec in parse_mixture(data):
-        if spec.startswith(PREFIX):
+        if spec.strip().startswith(PREFIX):
             return read_manifest(prepared_folders(_folder_of(spec))[0]).tokenizer
     return None
 
@@ -137,7 +137,7 @@ def _sources(data: str, validation_fraction: float) -> list[_Source]:
     """The sources of a data spec; a prepared mixture counts as its sources."""
     parsed = parse_mixture(data)
     sources = []
-    for share, spec in parsed:
+    for share, spec in ((share, spec.strip()) for share, spec in parsed):
         if not spec.startswith(PREFIX):
             split = Split(corpus=parse_corpus(spec), validation_fraction=validation_fraction)
             sources.append(_Source(share=share, spec=spec, origin=split))
@@ -155,7 +155,7 @@ def _sources(data: str, validation_fraction: float) -> list[_Source]:
 
 
 def _folder_of(spec: str) -> Path:
-    return Path(spec.removeprefix(PREFIX).strip()).expanduser()
+    return Path(os.path.expanduser(spec.strip().removeprefix(PREFIX).strip()))  # noqa: PTH111, which may raise
 
 
 def prepared_folders(folder: Path) -> list[Path]:
@@ -232,15 +232,25 @@ def _open(source: _Source, tokenizer: Tokenizer) -> Shards:
     """The shards of a source, from the cache if they were not prepared before."""
     if isinstance(source.origin, Path):
         return open_shards(source.origin, tokenizer)
-    key = content_hash(str(FORMAT), source.origin.fingerprint(), tokenizer.fingerprint())
-    build = partial(_write, source, tokenizer=tokenizer)
+    fingerprint = source.origin.fingerprint()
+    key = content_hash(str(FORMAT), fingerprint, tokenizer.fingerprint())
+    build = partial(_write, source, tokenizer=tokenizer, fingerprint=fingerprint)
     return cached("shards", key, build, lambda folder: open_shards(folder, tokenizer, verify=True))
 
 
-def _write(source: _Source, folder: Path, tokenizer: Tokenizer) -> None:
+def _write(source: _Source, folder: Path, tokenizer: Tokenizer, fingerprint: str) -> None:
+    """Write what has this fingerprint, and nothing else."""
     assert isinstance(source.origin, Split)
-    fingerprint = source.origin.fingerprint()
-    write_shards(folder, source.origin.documents, tokenizer, data=source.spec, identity=fingerprint)
+    split = source.origin
+
+    def documents(part: Part, tally: Tally) -> Iterator[str]:
+        yield from split.documents(part, tally)
+        if part == "validation" and split.fingerprint() != fingerprint:  # it comes last
+            raise UserError(
+                f"{source.spec}: files changed while they were read; prepare them again when they are at rest"
+            )
+
+    write_shards(folder, documents, tokenizer, data=source.spec, identity=fingerprint)
 
 
 def _is_finished(source: _Source, folder: Path, tokenizer: Tokenizer) -> bool:
@@ -249,4 +259,9 @@ def _is_finished(source: _Source, folder: Path, tokenizer: Tokenizer) -> bool:
         manifest = open_shards(folder, tokenizer, verify=True).manifest
     except UserError:
         return False
-    return isinstance(source.origin, Split) and manifest.documents_hash == source.origin.fingerprint()
+    return manifest.documents_hash == _identity(source)
+
+
+def _identity(source: _Source) -> str:
+    assert isinstance(source.origin, Split)
+    return source.origin.fingerprint()

@@ -77,7 +77,9 @@ def write_shards(
     """
     begun = content_hash(str(FORMAT), identity, tokenizer.fingerprint(), str(shard_tokens))
     with resumable(folder) as work:
-        writer = _Writer(work, documents, tokenizer, _take_up(work, begun), shard_tokens)
+        writer = _Writer(
+            work, documents, tokenizer, _take_up(work, begun, DTYPES[dtype_for(tokenizer)].itemsize), shard_tokens
+        )
         train, validation = writer.write("train"), writer.write("validation")
         tokenizer.save(work)
         dtype = dtype_for(tokenizer)
@@ -97,14 +99,17 @@ def write_shards(
         (work / JOURNAL).unlink(missing_ok=True)
 
 
-def _take_up(work: Path, identity: str) -> _Journal:
+def _take_up(work: Path, identity: str, token_bytes: int) -> _Journal:
     """What was finished before; the folder is emptied if that was of other data, or is damaged."""
     try:
         journal = from_dict(read_json(work / JOURNAL), _Journal)
-        if journal.identity == identity and all((work / each.shard.file).is_file() for each in journal.finished):
+        sizes = [(work / each.shard.file, each.shard.tokens * token_bytes) for each in journal.finished]
+        if journal.identity == identity and all(path.is_file() and path.stat().st_size == size for path, size in sizes):
             return journal
         warnings.warn(
-            f"{work} holds something unfinished of other data; beginning anew", SpikelessWarning, stacklevel=3
+            f"{work} holds something unfinished of other data, or damaged; beginning anew",
+            SpikelessWarning,
+            stacklevel=3,
         )
     except UserError:
         pass  # nothing was finished

@@ -36,6 +36,8 @@ __all__ = [
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+MIXTURE = "mixture.json"
+"""Instead of a manifest: the folder holds several of shards."""
 DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 
@@ -154,6 +156,10 @@ def read_manifest(folder: Path) -> Manifest:
         UserError: it is missing, malformed, contradicts itself, or names a file outside its folder.
     """
     path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(
+            f"{folder} holds no token shards: it has no {MANIFEST}; give a folder of `spikeless data prepare`"
+        )
     data = read_json(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise UserError(f"{path} does not describe token shards of format {FORMAT}; write them anew")

@@ -43,19 +43,20 @@ class Split:
             raise UserError(f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1")
 
     def documents(self, part: Part, tally: Tally | None = None) -> Iterator[str]:
-        """Stream one part.
+        """Stream one part. Where one is split off, what is skipped counts for training.
 
         Raises:
             UserError: the corpus is empty, or its one document cannot be cut.
         """
+        counted = tally if part == "train" else None  # both parts are read from the same documents
         own = self.corpus.validation_documents(tally if part == "validation" else None)
         if own is not None:
             yield from own if part == "validation" else self.corpus.documents(tally)
         elif self._threshold is None:
-            for document in self.corpus.documents(tally):
+            for document in self.corpus.documents(counted):
                 yield _cut(document, self.validation_fraction)[part == "validation"]
         else:
-            for document in self.corpus.documents(tally):
+            for document in self.corpus.documents(counted):
                 if (_hash(document) < self._threshold) == (part == "validation"):
                     yield document
 

@@ -219,4 +219,6 @@ def _writing_to(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.filename is not None and not Path(error.filename).resolve().is_relative_to(path.resolve()):
+            raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from error
         raise UserError(f"cannot write to {path}: {error.strerror or error}") from error

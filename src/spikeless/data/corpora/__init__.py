@@ -36,7 +36,7 @@ class Corpus(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Identify the content: the same for the same documents, on any machine; cheap the second time."""
+        """Identify the content: the same for the same documents, on any machine."""
         ...
 
 

@@ -1,6 +1,7 @@
 """What corpora of local files share: patterns, validation files, hashes, skipping what is blank."""
 
 import glob
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,8 +105,9 @@ class FileCorpus(ABC):
 
     def _match(self, pattern: str) -> list[Path]:
         # not Path.glob, which takes no absolute pattern
-        found = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207
-        paths = sorted(path for path in map(Path, found) if path.is_file())
+        found = glob.glob(os.path.expanduser(pattern), recursive=True)  # noqa: PTH111, PTH207
+        once = {path.resolve(): path for path in sorted(map(Path, found), reverse=True) if path.is_file()}
+        paths = sorted(once.values())  # a link may lead to the same file again
         if not paths:
             raise UserError(
                 f"{self.kind}: no file matches {pattern!r} in {Path.cwd()}; give a file or a pattern, "

@@ -1,6 +1,7 @@
 """Hugging Face datasets: a local folder of data files or of `save_to_disk`, or a name on the hub."""
 
 import contextlib
+import os
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,7 @@ from spikeless.data.corpora import Tally
 from spikeless.data.corpora._files import file_hash
 from spikeless.data.corpora._records import missing_field, text_of
 from spikeless.errors import UserError, nearest
-from spikeless.files import content_hash
+from spikeless.files import content_hash, read_json
 from spikeless.hub import hub_answers
 
 __all__ = ["HuggingFace"]
@@ -74,8 +75,7 @@ class HuggingFace:
         if self._folder is None:
             content = ["hub", self.name, self._builder.hash]
         else:
-            names = sorted(path.relative_to(self._folder).as_posix() for path in self._folder.rglob("*"))
-            names = [name for name in names if not _hidden(name) and (self._folder / name).is_file()]
+            names = self._files(self._folder)
             hashes = [file_hash(self._folder / name, "hf") for name in names]
             content = ["folder", *(part for pair in zip(names, hashes, strict=True) for part in pair)]
         return content_hash("hf", *map(repr, options), *map(str, content))
@@ -86,7 +86,7 @@ class HuggingFace:
 
     @property
     def _folder(self) -> Path | None:
-        path = Path(self.name).expanduser()
+        path = Path(os.path.expanduser(self.name))  # noqa: PTH111, which may raise
         if path.is_dir():
             return path
         if path.is_file():
@@ -95,12 +95,39 @@ class HuggingFace:
             raise UserError(f"{self._where}: there is no such folder in {Path.cwd()}")
         return None
 
+    def _files(self, folder: Path) -> list[str]:
+        """What may be read of a folder: what is not hidden, and what the folder itself names; relative paths, sorted.
+
+        Raises:
+            UserError: some of it lies outside, where it could change unseen.
+        """
+        if _is_saved(folder):
+            states = folder.rglob("state.json")
+            named = [
+                str(state.parent / str(each["filename"]))
+                for state in states
+                for each in read_json(state).get("_data_files") or ()
+            ]
+        else:
+            named = [str(each) for split in (self._builder.config.data_files or {}).values() for each in split]
+        paths = {*named, *(str(path) for path in _visible(folder))}
+        for path in paths:
+            if "://" in path or not Path(path).resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"{self._where}: {path} lies outside of the folder; copy it into the folder")
+        return sorted(
+            {os.path.relpath(path, folder.resolve() if Path(path).is_absolute() else folder) for path in paths}
+        )
+
     @cached_property
     def _splits(self) -> dict[str, Iterable[Any]]:
         """Every split that can be read, by name."""
         folder, datasets = self._folder, _library()
         with _explained(self._where):
-            if folder is not None and any((folder / name).is_file() for name in SAVED):
+            if folder is not None:
+                self._files(folder)
+            if folder is not None and _is_saved(folder):
+                if self.config is not None:
+                    raise UserError(f"{self._where} is a saved dataset, which has no configurations; leave config= out")
                 saved = datasets.load_from_disk(str(folder))
                 return dict(saved) if isinstance(saved, dict) else {str(saved.split or "train"): saved}
             if self.streaming if self.streaming is not None else folder is not None:
@@ -166,7 +193,7 @@ def _explained(where: str) -> Iterator[None]:
     except (UserError, GeneratorExit):
         raise
     except Exception as error:
-        raise UserError(f"{where} cannot be read: {_said(error)}") from error
+        raise UserError(f"{where} cannot be read: {_said(error)}") from None
 
 
 def _said(error: Exception) -> str:
@@ -180,7 +207,7 @@ def _cached_only(datasets: Any, name: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UserError(f"hf: {name} cannot be read from the cache: {_said(error)}") from error
+        raise UserError(f"hf: {name} cannot be read from the cache: {_said(error)}") from None
     except Exception:
         raise UserError(
             f"hf: there is no folder {name}, it is not in the cache of datasets, and the Hugging Face hub "
@@ -190,6 +217,14 @@ def _cached_only(datasets: Any, name: str) -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def _hidden(name: str) -> bool:
-    """Whether `datasets` passes a file over."""
-    return any(part.startswith((".", "__")) for part in name.split("/"))
+def _is_saved(folder: Path) -> bool:
+    """Whether `save_to_disk` wrote it."""
+    return any((folder / name).is_file() for name in SAVED)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Every file below it, in linked folders too, that is not hidden."""
+    for root, folders, files in os.walk(folder, followlinks=True):
+        above = Path(root).resolve()
+        folders[:] = [name for name in folders if name[0] != "." and not above.is_relative_to((above / name).resolve())]
+        yield from (Path(root) / name for name in files if name[0] != ".")

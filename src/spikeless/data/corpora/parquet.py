@@ -51,14 +51,20 @@ class Parquet(FileCorpus):
         try:
             with parquet.ParquetFile(path, **options) as file:
                 self._check_column(file.schema_arrow, where)
+                missing = file.metadata.num_rows
                 for batch in file.iter_batches(BATCH_ROWS, columns=[self.field], use_threads=False):
+                    missing -= batch.num_rows
                     for raw in _as_bytes(batch.column(0)).to_pylist():
                         yield decoded(raw or b"", tally)
-        except (pyarrow.ArrowException, OSError) as error:
+            if missing:
+                raise UserError(f"{where} is damaged: {missing} rows fewer than it says; fetch it anew")
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{where} cannot be read: {str(error).splitlines()[0]}; fetch it anew") from None
 
     def _check_column(self, schema: Any, where: str) -> None:
-        if schema.names.count(self.field) != 1:
+        if schema.names.count(self.field) > 1:
+            raise UserError(f"{where}: there are several columns {self.field!r}; rename them")
+        if self.field not in schema.names:
             raise missing_field(self.field, schema.names, where)
         kind = schema.field(self.field).type
         if not _is_text(kind):

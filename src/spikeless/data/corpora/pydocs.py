@@ -97,14 +97,17 @@ def _python_files(root: Path) -> Iterator[str]:
     for folder, names, files in os.walk(root):
         names[:] = [name for name in names if name not in ("site-packages", "__pycache__")]
         prefix = Path(folder).relative_to(root).as_posix()
-        yield from (f"{prefix}/{file}" for file in files if file.endswith(".py"))
+        yield from (f"{prefix}/{file}" for file in files if file.endswith(".py") and not file.startswith("."))
 
 
 def _origin(package: str) -> Path | None:
     if package == STANDARD_LIBRARY:
         return Path(sysconfig.get_path("stdlib"))
     # a name without a dot is looked up, and nothing is imported
-    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    try:
+        found = importlib.util.find_spec(package) if package.isidentifier() else None
+    except ValueError:  # __main__ has none
+        found = None
     if found is None:
         return None
     return Path(next(iter(found.submodule_search_locations or ()), found.origin or ""))

@@ -1,5 +1,6 @@
 """The text of token shards that `spikeless data prepare` wrote."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from spikeless.data.corpora import Tally
-from spikeless.data.shards import Shards, Tokens, open_shards, read_manifest
+from spikeless.data.shards import MIXTURE, Shards, Tokens, open_shards, read_manifest
 from spikeless.data.tokenizers import Tokenizer, load_tokenizer
+from spikeless.errors import UserError
 
 __all__ = ["PreparedShards"]
 
@@ -55,9 +57,11 @@ class PreparedShards:
 
     @property
     def _path(self) -> Path:
-        return Path(self.folder).expanduser()
+        return Path(os.path.expanduser(self.folder))  # noqa: PTH111, which may raise
 
     def _open(self) -> tuple[Shards, Tokenizer]:
+        if (self._path / MIXTURE).exists():
+            raise UserError(f"{self._path} is a mixture; name one of its sources: shards:{self._path}/0, …")
         read_manifest(self._path)
         tokenizer = load_tokenizer(self._path)
         return open_shards(self._path, tokenizer), tokenizer

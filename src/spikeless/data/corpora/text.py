@@ -34,6 +34,10 @@ class Text(FileCorpus):
     usage: ClassVar[str] = "text:GLOB[,validation=GLOB]"
     kind: ClassVar[str] = "text"
 
+    def identity(self) -> tuple[str, ...]:
+        """The kind, and how lines end: as they do in the file."""
+        return self.kind, "line ends kept"
+
     def read(self, path: Path, tally: Tally) -> Iterator[str]:
         """Stream one file.
 
@@ -41,7 +45,7 @@ class Text(FileCorpus):
             UserError: it is not UTF-8 text, or holds a NUL byte; nothing is replaced.
         """
         try:
-            with path.open(encoding="utf-8-sig") as file:
+            with path.open(encoding="utf-8-sig", newline="") as file:
                 pieces = [file.read()] if path.stat().st_size <= WHOLE_BYTES else _pieces(file)
                 for piece in pieces:
                     if "\0" in piece:

@@ -16,6 +16,8 @@ __all__ = ["CONFIG", "DEFINITION", "END_OF_TEXT", "FastTokenizer", "load_fast_to
 END_OF_TEXT = "<|endoftext|>"
 DEFINITION = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
+GAPS, ROOM = 2, 1 << 16
+"""Ids may reach so many times the number of tokens, and so much beyond; arrays are as long as the ids."""
 """Beside the definition; Hugging Face's name, so that `AutoTokenizer` reads the folder too."""
 
 
@@ -51,7 +53,12 @@ class FastTokenizer:
         self._tokenizer.no_padding()
         self._definition, self._end_of_text, self._config = definition, end_of_text, dict(config)
         self.spec = spec
-        self.vocab_size: int = max(self._tokenizer.get_vocab().values(), default=-1) + 1  # ids may have gaps
+        vocabulary = self._tokenizer.get_vocab()
+        self.vocab_size: int = max(vocabulary.values(), default=-1) + 1  # ids may have gaps
+        if self.vocab_size > GAPS * len(vocabulary) + ROOM:
+            raise UserError(
+                f"the tokenizer {spec} has {len(vocabulary):,} tokens, but ids up to {self.vocab_size - 1:,}"
+            )
         end = self._tokenizer.token_to_id(end_of_text)
         if end is None:
             raise UserError(f"the tokenizer {spec} has no end-of-text token {end_of_text!r}")

@@ -21,6 +21,9 @@ BYTES = 256
 LEARNT_CHARACTERS = 1 << 27
 """Of a larger corpus a sample is learnt from: the words of all of it would take gigabytes [characters]."""
 PIECE_CHARACTERS = 1 << 20
+OVERHEAD = 150
+"""What a piece takes besides its characters [bytes]."""
+RULE = "bpe-2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ class Bpe:
         Raises:
             UserError: the documents are too few for a vocabulary of this size.
         """
-        key = content_hash("bpe", str(self.vocab_size), identity, tokenizers.__version__)
+        key = content_hash(RULE, str(self.vocab_size), identity, tokenizers.__version__)
 
         def publish(folder: Path) -> None:
             tokenizer = self._learn(documents())
@@ -92,17 +95,18 @@ class Bpe:
 
 def _sample(documents: Iterable[str]) -> list[str]:
     """All of a small corpus; of a large one the pieces whose hash is below a threshold, halved as often as needed."""
-    kept, size, threshold = [], 0, 1 << 64
+    kept, size, threshold, number = [], 0, 1 << 64, 0
     for document in documents:
         for start in range(0, len(document), PIECE_CHARACTERS):
             piece = document[start : start + PIECE_CHARACTERS]
-            value = int.from_bytes(hashlib.blake2b(piece.encode(), digest_size=8).digest(), "big")
+            number += 1  # so that pieces alike do not stay or go together
+            value = int.from_bytes(hashlib.blake2b(f"{number} {piece}".encode(), digest_size=8).digest(), "big")
             if value >= threshold:
                 continue
             kept.append((value, piece))
-            size += len(piece)
+            size += len(piece) + OVERHEAD
             while size > LEARNT_CHARACTERS and threshold > 1:
                 threshold //= 2
                 kept = [each for each in kept if each[0] < threshold]
-                size = sum(len(piece) for _, piece in kept)
+                size = sum(len(piece) + OVERHEAD for _, piece in kept)
     return [piece for _, piece in kept]

@@ -1,6 +1,7 @@
 """A pretrained tokenizer of Hugging Face: a local folder, or a name on the hub."""
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ class HuggingFaceTokenizer:
         return tokenizer
 
     def _folder(self) -> Path:
-        path = Path(self.name).expanduser()
+        path = Path(os.path.expanduser(self.name))  # noqa: PTH111, which may raise
         if path.name == DEFINITION and path.is_file():
             return path.parent
         if path.is_dir():
