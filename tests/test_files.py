@@ -16,6 +16,7 @@ from spikeless.files import (
     content_hash,
     locked,
     read_json,
+    resumable,
     sha256,
     write_json,
     write_text,
@@ -252,3 +253,16 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
 
 def test_tests_do_not_use_the_users_cache(session_cache):
     assert cache_folder() == session_cache
+
+
+def test_a_resumable_folder_keeps_its_lock_until_it_is_published(tmp_path, monkeypatch):
+    """Otherwise another process would begin in the folder that is about to be renamed."""
+    folder, seen = tmp_path / "out", []
+    rename = type(folder).rename
+    monkeypatch.setattr(
+        type(folder), "rename", lambda self, to: seen.append((self / ".lock").exists()) or rename(self, to)
+    )
+    with resumable(folder) as work:
+        (work / "a").write_text("x")
+    assert seen == [True]
+    assert names(folder) == ["a"]

@@ -1,3 +1,4 @@
+import itertools
 import random
 import sys
 from collections import Counter
@@ -131,3 +132,13 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"pyarrow is not installed; pip install 'spikeless\[data\]'"):
         documents("parquet:a.parquet")
+
+
+def test_rows_that_are_missing_are_noticed(tmp_path, monkeypatch):
+    parquet.write_table(
+        pyarrow.table({"text": [f"document {number}" for number in range(100)]}), tmp_path / "a.parquet"
+    )
+    batches = parquet.ParquetFile.iter_batches
+    monkeypatch.setattr(parquet.ParquetFile, "iter_batches", lambda *a, **k: itertools.islice(batches(*a, **k), 2))
+    with pytest.raises(UserError, match="36 rows fewer than it says"):
+        list(parse_corpus(f"parquet:{tmp_path}/a.parquet").documents())

@@ -4,8 +4,10 @@ import textwrap
 
 import pytest
 
-from spikeless.data import Sampler, prepare
+from spikeless.data import Sampler, parse_corpus, prepare
 from spikeless.data.corpora.text import Text
+from spikeless.data.prepare import prepare_folder
+from spikeless.data.split import Split
 from spikeless.data.tokenizers.bpe import Bpe
 from spikeless.errors import SpikelessWarning, UserError
 
@@ -157,3 +159,35 @@ def test_the_default_corpus_is_large_enough():
     prepared = prepare("pydocs", "bpe:2048")
     assert len(prepared.train) > 2_000_000
     assert len(prepared.validation) >= 1 << 16
+
+
+def test_files_that_change_while_they_are_read_are_noticed(notes, monkeypatch):
+    documents = Split.documents
+
+    def changing(self, part, tally=None):
+        yield from documents(self, part, tally)
+        (notes / "00.txt").write_text("something else, at the wrong time")
+
+    monkeypatch.setattr(Split, "documents", changing)
+    with pytest.raises(UserError, match="files changed while they were read"):
+        prepare("text:notes/*.txt", "bytes")
+    monkeypatch.undo()
+
+
+def test_what_is_skipped_is_counted_once(notes, tmp_path):
+    for number in range(7):
+        (notes / f"blank-{number}.txt").write_text(" \n")
+    (manifest,) = prepare_folder("text:notes/*.txt", "bytes", tmp_path / "out")
+    assert (manifest.train.skipped, manifest.validation.skipped) == ({"blank": 7}, {})
+
+
+def test_a_link_to_the_same_file_is_one_document(notes):
+    (notes / "self").symlink_to(notes)
+    (notes / "again.txt").symlink_to(notes / "01.txt")
+    corpus = parse_corpus("text:notes/**/*.txt")
+    assert len(list(corpus.documents())) == 40
+
+
+def test_line_ends_are_kept(notes):
+    (notes / "00.txt").write_bytes(b"one\r\ntwo\rthree\n")
+    assert "one\r\ntwo\rthree\n" in list(parse_corpus("text:notes/*.txt").documents())

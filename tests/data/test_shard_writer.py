@@ -178,3 +178,13 @@ def mutated(raw, generator):
             raw[colon + 2 : end] = generator.choice(NASTY)
         raw = raw or bytearray(b"x")
     return bytes(raw)
+
+
+def test_a_finished_shard_that_was_cut_is_written_anew(tmp_path, byte_tokenizer, whole):
+    folder = tmp_path / "killed"
+    write_in_a_process(folder, 150)
+    path = partial(folder) / "train-00001.bin"
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.warns(SpikelessWarning, match="or damaged"):
+        write(folder, byte_tokenizer)
+    assert content(folder) == whole
