@@ -22,7 +22,7 @@ TITLES = {  # narrow enough for 80 columns
     "mean": "TEV\nraw μ",
     "std": "\nσ",
     "entry": "on the\nway in",
-    "effective_mean": "TEV ef-\nfect. μ",
+    "effective_mean": "TEV\neff. μ",
     "effective_std": "\nσ",
 }
 WORDS = ("checkpoint", "dtype", "head", "entry")
@@ -64,7 +64,7 @@ def _table(readings: list[EmbeddingVariability]) -> Table:
     longest = max(len(row["checkpoint"]) for row in cells)
     for key in cells[0]:
         justify = "left" if key in WORDS else "right"
-        least = min(longest, 13) if key == "checkpoint" else None
+        least = min(longest, 10 if "step" in cells[0] else 13) if key == "checkpoint" else None
         table.add_column(TITLES.get(key, key), justify=justify, overflow="fold", min_width=least)
     for row in cells:
         table.add_row(*map(escape, row.values()))

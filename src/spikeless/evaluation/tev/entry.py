@@ -42,7 +42,7 @@ def our_entry(embedding: object, weights: Weights) -> Entry:
     """That of one of our own checkpoints, from its run's configuration."""
     if not isinstance(embedding, TokenEmbedding):
         return Entry(description=f"unknown: {type(embedding).__name__}", known=False)
-    words = [] if embedding.multiplier == 1.0 else [f"× {embedding.multiplier:.6g}"]
+    words = [] if embedding.multiplier == 1.0 else [f"× {embedding.multiplier:.4g}"]
     norm = embedding.norm
     if norm is None:
         return Entry(description=", ".join(words) or "none", multiplier=embedding.multiplier)
@@ -96,13 +96,13 @@ def _multiplier(embedding: TensorInfo, config: Mapping[str, Any]) -> tuple[float
         dtype = computed or (stored if stored in TYPES.values() else torch.bfloat16)
         dtype = torch.bfloat16 if kind == "recurrent_gemma" else dtype
         value = float(torch.tensor(width**0.5, dtype=dtype))
-        return value, f"× {value:.6g}"
+        return value, f"× {value:.4g}"
     if config.get("scale_embedding") is True:
-        return width**0.5, f"× {width**0.5:.6g}"
+        return width**0.5, f"× {width**0.5:.4g}"
     for key in MULTIPLIERS:
         value = _number(config, key)
         if value is not None and value != 1:
-            return value, f"× {value:.6g}"
+            return value, f"× {value:.4g}"
     return 1.0, "none"
 
 
