@@ -64,7 +64,7 @@ def _table(readings: list[EmbeddingVariability]) -> Table:
     longest = max(len(row["checkpoint"]) for row in cells)
     for key in cells[0]:
         justify = "left" if key in WORDS else "right"
-        least = min(longest, 10 if "step" in cells[0] else 13) if key == "checkpoint" else None
+        least = (10 if "step" in cells[0] else min(max(longest, 10), 13)) if key == "checkpoint" else None
         table.add_column(TITLES.get(key, key), justify=justify, overflow="fold", min_width=least)
     for row in cells:
         table.add_row(*map(escape, row.values()))
