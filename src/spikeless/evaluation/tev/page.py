@@ -17,7 +17,7 @@ __all__ = ["write_tev_page"]
 
 TEMPLATE = Path(__file__).with_name("tev.html.jinja")
 BINS = 160
-WIDE = 20.0  # TEV that spans more than this is drawn on a logarithmic axis
+WIDE = 5.0  # TEV that spans more than this is drawn on a logarithmic axis
 
 
 @dataclass(frozen=True, kw_only=True)
