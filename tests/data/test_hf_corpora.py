@@ -172,3 +172,11 @@ def test_what_is_missing_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"datasets is not installed; pip install 'spikeless\[data\]'"):
         documents("hf:data")
+
+
+@pytest.mark.parametrize("content", ["[]", '{"_data_files": [{}]}', "{"])
+def test_a_damaged_saved_dataset_is_a_users_error(tmp_path, content):
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_text(content)
+    with pytest.raises(UserError, match="saved"):
+        parse_corpus(f"hf:{tmp_path}/saved").fingerprint()

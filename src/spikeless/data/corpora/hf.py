@@ -102,12 +102,12 @@ class HuggingFace:
             UserError: some of it lies outside, where it could change unseen.
         """
         if _is_saved(folder):
-            states = folder.rglob("state.json")
-            named = [
-                str(state.parent / str(each["filename"]))
-                for state in states
-                for each in read_json(state).get("_data_files") or ()
-            ]
+            with _explained(self._where):  # a damaged one
+                named = [
+                    str(state.parent / str(each["filename"]))
+                    for state in folder.rglob("state.json")
+                    for each in read_json(state).get("_data_files") or ()
+                ]
         else:
             named = [str(each) for split in (self._builder.config.data_files or {}).values() for each in split]
         paths = {*named, *(str(path) for path in _visible(folder))}
