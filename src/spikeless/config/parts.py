@@ -19,7 +19,8 @@ def names_in(room: str) -> tuple[str, ...]:
     module = importlib.import_module(f"{PACKAGE}.{room}")
     if not hasattr(module, "__path__"):
         return tuple(sorted(name for name in module.__all__ if is_dataclass(getattr(module, name))))
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(module.__path__) if not m.name.startswith("_")))
+    files = (m.name for m in pkgutil.iter_modules(module.__path__) if not m.ispkg)
+    return tuple(sorted(name for name in files if not name.startswith("_")))
 
 
 def find(room: str, name: str) -> Any:
