@@ -10,7 +10,7 @@ from spikeless.config import slot
 from spikeless.init.normal import NormalInit
 from spikeless.roles import Role, role_of
 
-__all__ = ["InitConfig", "Scheme", "StdTarget", "TargetStd", "initialise"]
+__all__ = ["InitConfig", "Scheme", "StdTarget", "TargetStd", "initialise", "standard_deviations"]
 
 
 class Scheme(Protocol):
@@ -76,27 +76,37 @@ class InitConfig:
         return float(target) if isinstance(target, int | float) else target.resolve(scheme_std, d_out, d_in)
 
 
-def initialise(model: torch.nn.Module, init: InitConfig, seed: int, *, width: int, num_layers: int) -> None:
-    """Draw all parameters in place: matrices N(0, std^2), norm weights one, biases zero.
-
-    Each parameter has a generator seeded by (seed, name): models that share a parameter share its draw,
-    and the weights do not depend on the order of construction or on the number of processes.
-    """
+def standard_deviations(
+    model: torch.nn.Module, init: InitConfig, *, width: int, num_layers: int
+) -> dict[str, float]:
+    """Standard deviation of each parameter that is drawn, by name; a model on the device "meta" will do."""
     stds: dict[str, float] = {}
     for prefix, module in model.named_modules():
         if isinstance(module, SeveralTensors):
             role = role_of(f"{prefix}.weight")
             dense = init.std(role, module.d_out, module.d_in, width=width, num_layers=num_layers)
             stds |= {f"{prefix}.{name}": std for name, std in module.stds(dense).items()}
+    for name, parameter in model.named_parameters():
+        role = role_of(name)
+        if role.is_matrix and name not in stds:
+            d_out, d_in = parameter.shape
+            stds[name] = init.std(role, d_out, d_in, width=width, num_layers=num_layers)
+    return stds
+
+
+def initialise(model: torch.nn.Module, init: InitConfig, seed: int, *, width: int, num_layers: int) -> None:
+    """Draw all parameters in place: matrices N(0, std^2), norm weights one, biases zero.
+
+    Each parameter has a generator seeded by (seed, name): models that share a parameter share its draw,
+    and the weights do not depend on the order of construction or on the number of processes.
+    """
+    stds = standard_deviations(model, init, width=width, num_layers=num_layers)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             role = role_of(name)
             if not role.is_matrix:
                 parameter.fill_(1.0 if role is Role.NORM and name.endswith("weight") else 0.0)
                 continue
-            if name not in stds:
-                d_out, d_in = parameter.shape
-                stds[name] = init.std(role, d_out, d_in, width=width, num_layers=num_layers)
             draw = torch.randn(parameter.shape, generator=_generator(seed, name), dtype=torch.float32)
             parameter.copy_(draw.mul_(stds[name]))
 

@@ -267,13 +267,14 @@ class DeclaredInit:
     Attributes:
         written: False if nothing ever wrote to the memory it was given.
         distribution: "normal", "uniform", "truncated normal", "constant", "copied" or "".
-        std: that it should have, None if not known.
-        low, high: where a truncated normal was cut, in units of its std.
+        std, mean: that it should have, None if not known; of a truncated normal, after the cut.
+        low, high: where a truncated normal was cut, from its mean, in units of its std before the cut.
     """
 
     written: bool
     distribution: str = ""
     std: float | None = None
+    mean: float | None = None
     low: float | None = None
     high: float | None = None
 

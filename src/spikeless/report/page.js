@@ -33,11 +33,15 @@ function layout(given) {
   };
 }
 
-function trace(given) {
+// What is hidden: an arm everywhere, or a line of one figure.
+const key = (arm, number) => (number === undefined ? `${arm}` : `${number}:${arm}`);
+const isHidden = (arm, number) => hidden.has(key(arm)) || hidden.has(key(arm, number));
+
+function trace(given, number) {
   const own = color(`arm-${given.meta.color}`);
   return {
     ...given,
-    visible: !hidden.has(given.meta.arm),
+    visible: !isHidden(given.meta.arm, number),
     line: { ...given.line, color: own },
     marker: { ...given.marker, color: own },
     textfont: { size: 12, color: own },
@@ -47,7 +51,7 @@ function trace(given) {
 function draw() {
   for (const plot of plots) {
     const figure = figures[plot.dataset.figure];
-    Plotly.react(plot, figure.data.map(trace), layout(figure.layout), {
+    Plotly.react(plot, figure.data.map((each) => trace(each, plot.dataset.figure)), layout(figure.layout), {
       displaylogo: false,
       responsive: true,
       modeBarButtons: [["zoom2d", "pan2d", "resetScale2d", "toImage"]],
@@ -55,11 +59,11 @@ function draw() {
   }
 }
 
-for (const button of document.querySelectorAll(".legend button")) {
+for (const button of document.querySelectorAll(".legend button, .key button")) {
   button.addEventListener("click", () => {
-    const arm = Number(button.dataset.arm);
-    if (!hidden.delete(arm)) hidden.add(arm);
-    button.setAttribute("aria-pressed", String(!hidden.has(arm)));
+    const name = key(button.dataset.arm, button.closest("figure")?.querySelector(".plot").dataset.figure);
+    if (!hidden.delete(name)) hidden.add(name);
+    button.setAttribute("aria-pressed", String(!hidden.has(name)));
     draw();
   });
 }

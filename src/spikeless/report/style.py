@@ -55,15 +55,25 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A titled plot; `note` says what is drawn, in half a line."""
+    """A titled plot; `note` says what is drawn, in half a line, and `lines` are those of a legend of its own."""
 
     title: str
     plot: go.Figure
     note: str = ""
+    lines: tuple[Line, ...] = ()
 
 
 def figure(
-    plot: go.Figure, title: str, *, x: str, y: str, hover: str, log: bool = False, log_x: bool = False, note: str = ""
+    plot: go.Figure,
+    title: str,
+    *,
+    x: str,
+    y: str,
+    hover: str,
+    log: bool = False,
+    log_x: bool = False,
+    note: str = "",
+    lines: tuple[Line, ...] = (),
 ) -> Figure:
     """A figure of the common look.
 
@@ -76,6 +86,7 @@ def figure(
         log: a logarithmic vertical axis.
         log_x: a logarithmic horizontal axis.
         note: what is drawn, in half a line.
+        lines: of a legend that belongs to this figure alone.
     """
     plot.update_layout(
         template="none",
@@ -91,7 +102,8 @@ def figure(
         plot.update_yaxes(type="log", tickformat="~g", dtick=_ticks(plot, "y"))
     if log_x:
         plot.update_xaxes(type="log", tickformat="~g", dtick=_ticks(plot, "x"))
-    return Figure(title=title, plot=plot, note=", ".join(filter(None, (note, "log scale" if log else ""))))
+    note = ", ".join(filter(None, (note, "log scale" if log else "")))
+    return Figure(title=title, plot=plot, note=note, lines=lines)
 
 
 def _ticks(plot: go.Figure, axis: str) -> str | None:
