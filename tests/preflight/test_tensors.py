@@ -108,8 +108,9 @@ def test_on_the_meta_device_the_declaration_counts():
     assert math.isnan(read(meta, declared={"w": DeclaredInit(written=True)}).std)
 
 
-def test_nothing_is_written():
-    values = torch.randn(300, 300)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_nothing_is_written(dtype):
+    values = torch.randn(300, 300, dtype=dtype)
     before = values.clone()
     read(values)
     assert torch.equal(values, before)

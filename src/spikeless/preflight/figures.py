@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import plotly.graph_objects as go
 
 from spikeless.preflight.measurements import (
@@ -110,21 +109,21 @@ def relative_entropy(layers: Sequence[LayerReading]) -> Figure | None:
 
 def histogram(tev: TevReading | None) -> Figure | None:
     """Share of the embedding's rows in each bin of TEV."""
-    if tev is None or not tev.histogram or not np.isfinite([*tev.histogram, *tev.edges]).all():
+    if tev is None or not tev.histogram or not all(map(math.isfinite, (*tev.histogram, *tev.edges))):
         return None
-    edges = np.asarray(tev.edges)
-    log = bool(edges[0] > 0 and edges[-1] > WIDE * edges[0])
-    middles = np.sqrt(edges[:-1] * edges[1:]) if log else (edges[:-1] + edges[1:]) / 2
+    edges = list(tev.edges)
+    log = edges[0] > 0 and edges[-1] > WIDE * edges[0]
+    heights = [0.0, *(100 * each for each in tev.histogram), 0.0]
     plot = go.Figure()
-    _line(plot, Line(name="rows", index=0), (middles.tolist(), [100 * each for each in tev.histogram]), bare=True)
-    plot.update_traces(line_shape="hvh", hovertemplate="%{y:.3g} %")
+    _line(plot, Line(name="rows", index=0), ([edges[0], *edges], heights), bare=True)
+    plot.update_traces(line_shape="hv", hovertemplate="%{y:.3g} %")
     which = "raw" if tev.effective_mean is None else "effective"
     return figure(
         plot,
         f"TEV of every row, {which}",
         x=f"{which} TEV of a row [dimensionless]",
         y="share of the rows in a bin [%]",
-        hover="TEV %{x:.4g}",
+        hover="bin from TEV %{x:.4g}",
         log_x=log,
         note=f"{len(tev.histogram)} bins",
     )

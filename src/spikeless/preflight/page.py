@@ -65,7 +65,7 @@ def matrix_rows(measured: Measurements) -> list[list[str]]:
 
 def details(measured: Measurements) -> dict[str, dict[str, str]]:
     """What was audited and on what, by table."""
-    model, given, theory, rate = measured.model, measured.batch, measured.theory, measured.learning_rate
+    model, given = measured.model, measured.batch
     tables = {
         "Model": {
             "name": model.name,
@@ -87,6 +87,15 @@ def details(measured: Measurements) -> dict[str, dict[str, str]]:
             "tokens": f"{given.tokens:,}",
             "tokens of the Jacobians": f"{given.jacobian_tokens:,}",
         }
+    tables |= _numbers(measured)
+    if measured.seconds:
+        tables["Seconds"] = {name: f"{value:.2f}" for name, value in measured.seconds.items()}
+    return tables
+
+
+def _numbers(measured: Measurements) -> dict[str, dict[str, str]]:
+    theory, rate = measured.theory, measured.learning_rate
+    tables = {}
     if measured.tev is not None:
         tables["Embedding"] = {
             "parameter": measured.tev.name,
@@ -122,8 +131,6 @@ def details(measured: Measurements) -> dict[str, dict[str, str]]:
             "the first update descends": "yes" if rate.descent else "no",
             "range test blew up at": number(rate.range_limit),
         }
-    if measured.seconds:
-        tables["Seconds"] = {name: f"{value:.2f}" for name, value in measured.seconds.items()}
     return tables
 
 

@@ -11,7 +11,7 @@ from spikeless.preflight.measurements import DeclaredInit, TensorReading
 
 __all__ = ["read_tensors"]
 
-CHUNK_ELEMENTS = 1 << 16  # a chunk in fp64 stays in a core's cache
+CHUNK_ELEMENTS = 1 << 15  # stays in a core's cache in fp64, and is too little for torch to start threads for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +92,21 @@ def _moments(values: Tensor) -> _Moments:
     count, zeros, mean, squares = 0, 0, 0.0, 0.0
     low, high = math.inf, -math.inf
     for piece in _chunks(values):
-        chunk = piece.double()
+        chunk = piece.to(torch.float64, copy=True)
         total = chunk.sum().item()
         if not math.isfinite(total):
             chunk = chunk[chunk.isfinite()]
-            if not chunk.numel():
-                continue
             total = chunk.sum().item()
         size = chunk.numel()
+        if not size:
+            continue
         smallest, largest = (bound.item() for bound in chunk.aminmax())
         low, high = min(low, smallest), max(high, largest)
         zeros += 0 if smallest > 0 or largest < 0 else size - int(chunk.count_nonzero())
         centre = total / size
         chunk -= centre
         step = centre - mean
-        squares += torch.dot(chunk, chunk).item() + step * step * count * size / (count + size)
+        squares += chunk.square_().sum().item() + step * step * count * size / (count + size)
         count += size
         mean += step * size / count
     if not count:

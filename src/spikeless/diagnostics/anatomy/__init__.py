@@ -94,8 +94,16 @@ class Anatomy:
     unplaced: list[str] = field(default_factory=list)
 
     def run(self, ids: Tensor, visit: Callable[[BlockView], None]) -> Tensor:
-        """Logits [B, T, V] of token ids; `visit` sees every block, whose tensors are let go afterwards."""
-        return _record(self.lm, self.paths, ids, visit)[0]
+        """Logits [B, T, V] of token ids; `visit` sees every block, whose tensors are let go afterwards.
+
+        `entry.positions` are those of these tokens afterwards.
+        """
+        logits, graph, streams = _record(self.lm, self.paths, ids, visit)
+        if self.entry is not None and self.entry.positions is not None and streams:
+            first = graph.find(streams[0])
+            found = None if first is None else entry_of(graph, 0, first)
+            self.entry = found or self.entry
+        return logits
 
     def calls(self, ids: Tensor) -> list[BlockCall]:
         """How the blocks are called for token ids, to call them again."""

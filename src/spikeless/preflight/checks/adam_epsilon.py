@@ -76,7 +76,7 @@ def _no_gradient(dead: Sequence[TensorReading], tensors: Sequence[TensorReading]
         threshold=0.0,
         why="a parameter that the loss depends on has a gradient; rounding leaves no exact zero in a whole tensor",
         consequence="Adam does not move them; weight decay alone does, towards zero.",
-        advice=f"Matrices of zeros ({_list(zero)}) cut gradients off; if that is meant, it ends with the first step."
+        advice=f"Matrices of zeros ({_list(zero)}) cut gradients off; if meant, this ends with the first step."
         if zero
         else "Find what cuts them off: a detach, a parameter without use, dead activations; or freeze them.",
     )
@@ -92,7 +92,7 @@ def _against(eps: float, alive: dict[TensorReading, float]) -> Finding:
             code="epsilon",
             severity="pass",
             where="model",
-            message=f"the smallest gradient RMS is {smallest:.2g} in {worst.name}, {smallest / eps:.2g} eps (eps={eps:g})",
+            message=f"the smallest gradient RMS is {smallest:.2g} in {worst.name}, {smallest / eps:.2g} eps",
             value=smallest,
             threshold=MARGIN * eps,
         )

@@ -20,8 +20,8 @@ def attention(measured: Measurements) -> list[Finding]:
     Logits that are not finite fail. Above 50 it warns: Gemma 2 caps attention logits there, and neighbours in
     bf16 are 0.25 apart; above 100 in stronger words: QK-Clip acts from there. A layer whose heads have a mean
     relative entropy below 0.05 has collapsed; single sharp heads are healthy in trained models (a previous-token
-    head), so none is judged alone. Initial attention is close to uniform: Gaussian logits of standard deviation s
-    take s^2/2 nats from ln T, so below 0.5 means s > 2.5 at 512 keys.
+    head), so none is judged alone. Initial attention is close to uniform: Gaussian logits of standard
+    deviation s take about s^2/2 nats from ln T: at 512 keys 0.5 means s = 2.8, and 0.05 means s = 18.
 
     Reference: Gemma Team, arXiv 2408.00118 (soft cap 50); Kimi Team, arXiv 2507.20534 (QK-Clip, tau 100);
         Zhai et al., arXiv 2303.06296 (entropy collapse). The thresholds on the entropy are ours.
@@ -85,10 +85,10 @@ def _logits(readings: Mapping[int, AttentionReading]) -> Finding | None:
         why="QK-Clip, made against exploding logits, acts from 100"
         if very
         else "Gemma 2 caps attention logits at 50; from 32 to 64 the spacing of bf16 is 0.25",
-        consequence="The softmax picks single keys and passes hardly any gradient; such logits precede divergence."
+        consequence="The softmax picks single keys and passes hardly any gradient; such logits precede spikes."
         if very
         else "Attention becomes coarse in bf16, and logits that keep growing end in a spike.",
-        advice="Normalise queries and keys (QK-norm), clip or soft-cap the logits, or scale query and key weights down.",
+        advice="Normalise queries and keys (QK-norm), clip or soft-cap logits, or scale query and key weights down.",
     )
 
 
@@ -111,7 +111,7 @@ def _entropy(readings: Mapping[int, AttentionReading], *, initial: bool) -> Find
         threshold=threshold,
         why="this is the mean over heads: single sharp heads are healthy, a layer of nothing else has collapsed"
         if collapsed
-        else "initial attention is close to uniform (1); 0.5 takes logits of std 2.5 at 512 keys",
+        else "initial attention is close to uniform (1); 0.5 takes logits of std 2.8 at 512 keys",
         consequence="Each query copies one token; low attention entropy goes with an oscillating loss and divergence."
         if collapsed
         else "Queries attend to keys picked by chance, and the softmax passes little gradient to unlearn that.",

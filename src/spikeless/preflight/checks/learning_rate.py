@@ -77,7 +77,7 @@ def _first_update(reading: LearningRateReading) -> list[Finding]:
             why=f"more than {FAR:g} times: the room that Adam's momentum gives at beta1 = 0.9 is used up as well"
             if far
             else "eta_c is the rate from which one step along the first update makes the same batch's loss larger",
-            consequence="Only a warm-up that ends where the loss is much flatter makes this rate possible; expect spikes."
+            consequence="Only a warm-up to where the loss is much flatter makes this rate possible; expect spikes."
             if far
             else "The first update at the full rate would make the loss larger.",
             advice=f"Warm up from at most {critical:.2g}"

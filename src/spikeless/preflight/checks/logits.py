@@ -62,7 +62,7 @@ def _not_finite(reading: LogitsReading) -> Finding:
         value=reading.loss,
         why="every number has to be finite",
         consequence="One step on this writes NaN into every weight.",
-        advice="Find the first layer that is not finite: its weights, a division by zero, an overflow in half precision.",
+        advice="Find the first layer that is not finite: its weights, a division by zero, an overflow of fp16.",
     )
 
 
@@ -81,7 +81,7 @@ def _initial(reading: LogitsReading) -> Finding | None:
             threshold=reading.ln_vocab - NOTICEABLE,
             why="without training no model can be better than ln V on average; 1 nat is more than a batch scatters",
             consequence="If targets leak into the inputs, the run learns to copy them and nothing else.",
-            advice="Check that targets are shifted by one, that attention is causal, and that the weights are initial.",
+            advice="Check that targets are shifted by one, that attention is causal, and that weights are initial.",
         )
     broken = excess > BROKEN
     threshold = BROKEN if broken else NOTICEABLE
@@ -93,7 +93,7 @@ def _initial(reading: LogitsReading) -> Finding | None:
         message=f"the initial loss is {_numbers(reading)}: {excess:.2g} nats too high",
         value=reading.loss,
         threshold=reading.ln_vocab + threshold,
-        why=f"random logits of std s cost s^2/2 nats; {threshold:g} above ln V means s = {math.sqrt(2 * threshold):.2g}",
+        why=f"random logits of std s cost s^2/2 nats; {threshold:g} over ln V means s = {math.sqrt(2 * threshold):.2g}",
         consequence="The first steps have large gradients and are spent on shrinking the head's random logits.",
         advice="Check that the head, tied or not, is initialised, and scale it so that the logits' std is below 1.",
     )

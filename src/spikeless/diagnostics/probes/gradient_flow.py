@@ -1,0 +1,63 @@
+"""The loss's gradient over depth: flat, or growing towards the shallow layers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spikeless.diagnostics.anatomy import Anatomy
+from spikeless.diagnostics.anatomy.blocks import BlockCall, watch_blocks
+
+__all__ = ["gradient_flow"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientFlow:
+    """One backward pass.
+
+    Attributes:
+        norms: Frobenius norm of the gradient with respect to each block's input, first block first.
+        gradients: of the parameters, by name; zero where the loss does not depend on one.
+        loss: mean cross-entropy of the next token [nats/token].
+    """
+
+    norms: tuple[float, ...]
+    gradients: Mapping[str, Tensor]
+    loss: float
+
+
+def gradient_flow(anatomy: Anatomy, ids: Tensor) -> GradientFlow:
+    """||d loss / d x_l|| of every block's input x_l [1/activation], and the parameters' gradients.
+
+    Equation (7) bounds the first by the last times the product of the sub-layers' Jacobian norms.
+
+    Args:
+        anatomy: of the model; its parameters' own `.grad` is neither read nor written.
+        ids: token ids [B, T + 1]; the last T are the targets.
+
+    Reference: Takase et al., arXiv 2312.16903, equation 7.
+    """
+    model, streams = anatomy.lm.model, []
+
+    def enter(index: int, call: BlockCall) -> Tensor:
+        stream = call.stream if call.stream.requires_grad else call.stream.detach().requires_grad_()
+        streams.append(stream.clone() if stream.is_leaf else stream)
+        return streams[-1]
+
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    with torch.enable_grad(), watch_blocks(model, anatomy.paths, enter):
+        logits = anatomy.lm.logits(ids[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+        del logits
+        found = torch.autograd.grad(loss, [*streams, *named.values()], allow_unused=True)
+    norms, gradients = found[: len(streams)], found[len(streams) :]
+    return GradientFlow(
+        norms=tuple(0.0 if each is None else float(each.float().norm()) for each in norms),
+        gradients={
+            name: torch.zeros_like(parameter) if gradient is None else gradient
+            for (name, parameter), gradient in zip(named.items(), gradients, strict=True)
+        },
+        loss=float(loss.detach()),
+    )

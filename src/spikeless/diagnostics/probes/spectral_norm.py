@@ -1,0 +1,37 @@
+"""Exact spectral norms of weight matrices, and what independent Gaussian entries would have."""
+
+import math
+
+import torch
+
+from spikeless.diagnostics.anatomy.matrices import Matrix
+from spikeless.diagnostics.probes._lanczos import SingularValue, largest_singular_value
+
+__all__ = ["spectral_norm"]
+
+TOLERANCE = 1e-2
+"""Relative residual; the value's own error is of its square, below 1e-4 of what it is."""
+
+
+def spectral_norm(matrix: Matrix, *, tolerance: float = TOLERANCE) -> SingularValue:
+    """Largest singular value of a weight or of a product of low-rank factors [dimensionless].
+
+    Matrix-free: a product of factors is never formed, a fused matrix never split.
+
+    Reference: definitions, "Exact bound versus estimate".
+    """
+    d_out, d_in = matrix.shape
+    weight = matrix.factors[0].weight
+    like = torch.empty(0, dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
+    ahead, back = matrix.apply, matrix.apply_transposed
+    if d_in > d_out:
+        ahead, back = back, ahead
+    with torch.no_grad():
+        return largest_singular_value(
+            ahead, back, batch=1, size=min(d_in, d_out), like=like, tolerance=tolerance, most=min(d_in, d_out)
+        )
+
+
+def gaussian_spectral_norm(std: float, d_out: int, d_in: int) -> float:
+    """sigma (sqrt(d_out) + sqrt(d_in)): expected for independent entries (arXiv 2312.16903, below equation 11)."""
+    return std * (math.sqrt(d_out) + math.sqrt(d_in))
