@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tokenizers
 import torch
@@ -15,9 +14,9 @@ from spikeless.errors import UserError
 from spikeless.evaluation.scorer import ForeignScorer, Scorer, TransformerScorer
 from spikeless.files import read_json
 from spikeless.nn.transformer import Transformer
+from spikeless.pretrained.foreign import context_length_of, load_foreign
 from spikeless.pretrained.read import read_config, read_pretrained
 from spikeless.training.trained import load_trained
-from spikeless.weights import open_weights
 
 __all__ = ["Subject", "load_subject"]
 
@@ -107,26 +106,8 @@ def _pretrained(folder: Path, device: torch.device, bf16: bool) -> Scorer:
 
 
 def _foreign(folder: Path, device: torch.device, bf16: bool, not_ours: str) -> ForeignScorer:
-    try:
-        from transformers import AutoModelForCausalLM
-    except ImportError:
-        raise UserError(f"{not_ours}; others need transformers: pip install transformers") from None
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    local = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
-    load: Any = AutoModelForCausalLM.from_pretrained  # annotated without the report
-    open_weights(folder)  # refuses pickles, and what leads out of the folder
-    try:
-        model, report = load(folder, dtype=dtype, output_loading_info=True, **local)
-    except Exception as error:  # the library's classes raise what they like
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder}: transformers cannot load this model either: {reason} ({not_ours})") from None
-    strange = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
-    if strange:
-        raise UserError(f"{folder}: the weight {strange[0]} is missing or has another shape than config.json says")
-    text = model.config.get_text_config()
-    lengths = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
-    length = next((each for each in lengths if isinstance(each, int) and each > 0), None)
-    return ForeignScorer(model.eval().to(device), length)
+    model = load_foreign(folder, torch.bfloat16 if bf16 else torch.float32, not_ours)
+    return ForeignScorer(model.to(device), context_length_of(model))
 
 
 def _tokenizer(wanted: Path | str) -> Tokenizer:

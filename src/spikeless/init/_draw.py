@@ -76,9 +76,7 @@ class InitConfig:
         return float(target) if isinstance(target, int | float) else target.resolve(scheme_std, d_out, d_in)
 
 
-def standard_deviations(
-    model: torch.nn.Module, init: InitConfig, *, width: int, num_layers: int
-) -> dict[str, float]:
+def standard_deviations(model: torch.nn.Module, init: InitConfig, *, width: int, num_layers: int) -> dict[str, float]:
     """Standard deviation of each parameter that is drawn, by name; a model on the device "meta" will do."""
     stds: dict[str, float] = {}
     for prefix, module in model.named_modules():

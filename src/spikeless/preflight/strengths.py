@@ -1,5 +1,6 @@
 """Sizes and standard deviations of the initialisation of one of our runs, without drawing its weights."""
 
+import math
 from collections import defaultdict
 from typing import Any, Literal
 
@@ -21,8 +22,8 @@ def strengths_of(run: RunConfig, tokens: int) -> Strengths:
     """What theory needs of a run; the model is built with shapes only.
 
     Args:
-        run: its blocks are taken as sequential, norm first, unless its `residual` part says with `form` that they are
-            "parallel" or "sandwich".
+        run: its blocks are taken as sequential, norm first, unless its `residual` part has a `form` "parallel" or
+            "sandwich", as those of `proxy_run` may.
         tokens: in a sequence.
 
     Raises:
@@ -61,7 +62,7 @@ def _matrices(model: Transformer, stds: dict[str, float]) -> dict[str, MatrixStr
             up, down = found.pop(f"{name}.up"), found.pop(f"{name}.down")
             norm = spectral_norm_of_product(module.d_out, module.rank, module.d_in)
             found[name] = MatrixStrength(
-                std=product_std((up.std * down.std) ** 0.5, module.rank),
+                std=product_std(math.sqrt(up.std * down.std), module.rank),
                 d_out=module.d_out,
                 d_in=module.d_in,
                 spectral=up.std * down.std * norm,
@@ -71,14 +72,18 @@ def _matrices(model: Transformer, stds: dict[str, float]) -> dict[str, MatrixStr
 
 def _sub_layers(run: RunConfig, matrices: dict[str, MatrixStrength]) -> tuple[SubLayerStrengths, ...]:
     form = getattr(run.model.residual, "form", "pre-norm")
-    shared = {
+    shared: dict[str, Any] = {
         "activation": getattr(run.model.ffn, "activation", "gelu_tanh"),
+        "norm_gain": getattr(run.model.residual, "norm_gain", 1.0),
         "norm_eps": getattr(run.model.norm, "eps", 0.0),
+        "logit_variance": getattr(run.model.attention, "logit_variance", None),
         "output_norm": 1.0 if form == "sandwich" else None,
     }
     if form == "parallel":
         return (SubLayerStrengths(kind="parallel", matrices=matrices, **shared),)
-    attention, ffn = ({role.value: matrices[role.value] for role in roles if role in matrices} for roles in (ATTENTION, FFN))
+    attention, ffn = (
+        {role.value: matrices[role.value] for role in roles if role in matrices} for roles in (ATTENTION, FFN)
+    )
     return (
         SubLayerStrengths(kind="attention", matrices=attention, **shared),
         SubLayerStrengths(kind="ffn", matrices=ffn, **shared),

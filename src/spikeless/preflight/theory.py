@@ -151,7 +151,9 @@ def theory(strengths: Strengths) -> Theory:
         embedding_std=token_std,
         embedding_std_with_eps=strengths.token_std(eps=True),
         first_layer_ffn_gain=None if ffn is None else _divide(ffn_norm(ffn), token_std),
-        first_layer_ffn_gain_with_positions=None if first is None or ffn is None else _divide(ffn_norm(ffn), first.shortcut),
+        first_layer_ffn_gain_with_positions=None
+        if first is None or ffn is None
+        else _divide(ffn_norm(ffn), first.shortcut),
         sub_layers=tuple(found),
         log_gain=math.fsum(math.log1p(each.gain) for each in found),
     )

@@ -72,8 +72,12 @@ def check_pretrained(folder: Path) -> ModelConfig:
     return _matched(folder)[0]
 
 
-def read_pretrained(folder: Path) -> Pretrained:
+def read_pretrained(folder: Path, *, finite: bool = True) -> Pretrained:
     """A folder's model with fp32 weights.
+
+    Args:
+        folder: where it is.
+        finite: refuse weights that are not finite.
 
     Raises:
         UserError: no such folder, a model that we do not have, a missing or unknown tensor or one of a wrong shape or
@@ -84,7 +88,7 @@ def read_pretrained(folder: Path) -> Pretrained:
     state: dict[str, Tensor] = {}
     for name, stored in names.items():
         tensor = weights.read(stored)
-        if not tensor.isfinite().all():
+        if finite and not tensor.isfinite().all():
             raise UserError(f"{folder}: the weight {name} is not finite")
         state[name] = tensor.float()
     ours = {name: each.clone() for name, each in family.from_hugging_face(state, config).items()}

@@ -81,21 +81,28 @@ class LanguageModel:
             )
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Evaluation mode, no gradients of parameters, differentiable attention; all put back afterwards."""
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode, so no dropout; put back afterwards."""
         modes = [(module, module.training) for module in self.model.modules()]
-        asked = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         self.model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Evaluation mode, no gradients of parameters, attention in plain math; all put back afterwards."""
+        asked = [(parameter, parameter.requires_grad) for parameter in self.model.parameters()]
         for parameter, _ in asked:
             parameter.requires_grad_(False)
         try:
-            with sdpa_kernel(SDPBackend.MATH):
+            with self.evaluating(), sdpa_kernel(SDPBackend.MATH):
                 yield
         finally:
             for parameter, wanted in asked:
                 parameter.requires_grad_(wanted)
-            for module, training in modes:
-                module.training = training
 
     def _call(self, ids: Tensor) -> Any:
         given = (ids, ids) if self._with_targets else (ids,)
