@@ -138,7 +138,7 @@ def feed_forward(kernel: Kernel, variance: float, name: str, gate: float | None 
     own = float(numpy.mean(kernel.own))
     rho = kernel.other / numpy.maximum(numpy.sqrt(kernel.own[:, None] * kernel.own), numpy.finfo(float).tiny)
     coefficients = _hermite(name, math.sqrt((variance if gate is None else gate) * own))
-    other = numpy.polynomial.polynomial.polyval(rho, coefficients**2)
+    other: Array = numpy.polynomial.polynomial.polyval(rho, coefficients**2).astype(numpy.float64)
     squares = numpy.full_like(kernel.own, second_moments(name, (variance if gate is None else gate) * own)[0])
     if gate is None:
         return Kernel(own=squares, other=other)

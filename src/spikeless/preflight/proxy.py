@@ -93,7 +93,8 @@ def proxy_run(
         vocab_size: rows of the embedding.
         tied: the head is the embedding.
         learned_positions: a vector per position is added to the embedding.
-        stds: by role: token_embedding, position_embedding, query, key, value, attention_out, ffn_up, ffn_gate, ffn_down.
+        stds: by role: token_embedding, position_embedding, query, key, value, attention_out, ffn_up, ffn_gate,
+            ffn_down.
         embedding_multiplier: on looked-up vectors.
         embedding_norm: kind of the norm behind the embedding; None if there is none.
         norm_eps: of all norms.

@@ -132,28 +132,27 @@ def theory(strengths: Strengths) -> Theory:
     if strengths.positions_std is not None:  # every position has its own vector, every sequence the same one
         stream += Kernel.independent(strengths.positions_std**2, groups)
     found: list[TheorySubLayer] = []
+    first_ffn: tuple[float, float] | None = None
     for layer, block in enumerate(strengths.blocks):
         for sub_layer in block:
             branch = _branch(sub_layer, stream, positions)
             shortcut = positions.median(numpy.sqrt(stream.own))
-            gain = _norm(sub_layer, strengths.tokens) * abs(sub_layer.scale)
+            factor = abs(sub_layer.scale)
             if sub_layer.output_norm is not None:
-                gain *= _divide(sub_layer.output_norm, positions.median(numpy.sqrt(branch.own)))
+                factor *= _divide(abs(sub_layer.output_norm), positions.median(numpy.sqrt(branch.own)))
                 branch = normalise(branch, sub_layer.norm_eps) * sub_layer.output_norm**2
-            found.append(
-                TheorySubLayer(layer=layer, kind=sub_layer.kind, shortcut=shortcut, gain=_divide(gain, shortcut))
-            )
+            norms = _norms(sub_layer, strengths.tokens)
+            if layer == 0 and "ffn" in norms and first_ffn is None:
+                first_ffn = (factor * norms["ffn"], shortcut)
+            gain = _divide(factor * sum(norms.values()), shortcut)
+            found.append(TheorySubLayer(layer=layer, kind=sub_layer.kind, shortcut=shortcut, gain=gain))
             stream += branch * sub_layer.scale**2
     token_std = strengths.token_std(eps=False)
-    first = next((each for each in found if each.layer == 0 and each.kind in ("ffn", "parallel")), None)
-    ffn = next((each for each in strengths.blocks[0] if "ffn" in each.parts), None) if strengths.blocks else None
     return Theory(
         embedding_std=token_std,
         embedding_std_with_eps=strengths.token_std(eps=True),
-        first_layer_ffn_gain=None if ffn is None else _divide(ffn_norm(ffn), token_std),
-        first_layer_ffn_gain_with_positions=None
-        if first is None or ffn is None
-        else _divide(ffn_norm(ffn), first.shortcut),
+        first_layer_ffn_gain=None if first_ffn is None else _divide(first_ffn[0], token_std),
+        first_layer_ffn_gain_with_positions=None if first_ffn is None else _divide(*first_ffn),
         sub_layers=tuple(found),
         log_gain=math.fsum(math.log1p(each.gain) for each in found),
     )
@@ -192,9 +191,9 @@ def attention_norm(sub_layer: SubLayerStrengths, tokens: int) -> float:
     return abs(sub_layer.norm_gain) * out.norm * shared * value.norm * causal_norm(tokens)
 
 
-def _norm(sub_layer: SubLayerStrengths, tokens: int) -> float:
-    parts = {"attention": lambda: attention_norm(sub_layer, tokens), "ffn": lambda: ffn_norm(sub_layer)}
-    return sum(parts[each]() for each in sub_layer.parts)
+def _norms(sub_layer: SubLayerStrengths, tokens: int) -> dict[str, float]:
+    norms = {"attention": lambda: attention_norm(sub_layer, tokens), "ffn": lambda: ffn_norm(sub_layer)}
+    return {part: norms[part]() for part in sub_layer.parts}
 
 
 def _branch(sub_layer: SubLayerStrengths, stream: Kernel, positions: Positions) -> Kernel:

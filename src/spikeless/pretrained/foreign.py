@@ -48,7 +48,7 @@ def foreign_from_config(folder: Path, why: str) -> Any:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return auto.from_config(config).eval()
     except Exception as error:  # as above
-        raise UserError(f"{folder}: transformers cannot build this model either: {_first_line(error)} ({why})") from None
+        raise UserError(f"{folder}: transformers cannot build it either: {_first_line(error)} ({why})") from None
 
 
 def context_length_of(model: Any) -> int | None:

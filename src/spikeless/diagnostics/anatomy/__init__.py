@@ -66,6 +66,7 @@ class Anatomy:
         forms: of the blocks.
         width: D.
         vocab_size: V, of the logits.
+        num_heads: of the attention; 0 if none was found.
         entry: from token ids to the stream; None if not found.
         final_norm: before the head, or None.
         head: name of its weight; None if not found.
@@ -82,6 +83,7 @@ class Anatomy:
     forms: tuple[Form, ...] = ()
     width: int = 0
     vocab_size: int = 0
+    num_heads: int = 0
     entry: Entry | None = None
     final_norm: NormFacts | None = None
     head: str | None = None
@@ -234,6 +236,7 @@ def _place_blocks(anatomy: Anatomy, views: list[BlockView]) -> None:
         anatomy.unplaced.append("the blocks: name the module that holds them with --part blocks=PATH")
         return
     anatomy.width = views[0].entered.shape[-1]
+    anatomy.num_heads = _num_heads(views[0])
     strange: dict[str, list[int]] = {}
     for view in views:
         inside = {name for name, _ in view.call.module.named_parameters(prefix=view.call.path)}
@@ -258,6 +261,11 @@ def _place_blocks(anatomy: Anatomy, views: list[BlockView]) -> None:
         for name in facts.parameters:
             if name.endswith("weight"):
                 anatomy.gains[name] = (float(facts.gain.min()), float(facts.gain.max()))
+
+
+def _num_heads(view: BlockView) -> int:
+    weights = [view.tensor(part.attention.weights) for part in view.parts if part.attention is not None]
+    return weights[0].shape[:-2].numel() // len(view.entered) if weights else 0
 
 
 def matrices_of(part: Parts) -> tuple[Matrix, ...]:

@@ -24,7 +24,7 @@ def broken_weights(measured: Measurements) -> list[Finding]:
     A norm whose gain is zero passes nothing on; behind a sub-layer that is a scheme too.
 
     Reference: Yang et al., arXiv 2203.03466 (zero query and head); Zhang et al., arXiv 1901.09321 (zero last
-        matrix); pytorch/torchtitan#2342 (a tied head that nobody initialised).
+        matrix).
     """
     if not measured.tensors:
         return []
@@ -107,8 +107,7 @@ def _never_written(tensors: Sequence[TensorReading]) -> list[Finding]:
             bad,
             message=f"{listed(bad)} {_have(bad)} memory that the building code did not write, or only a part of it",
             why="torch.empty holds whatever was in the memory before",
-            consequence="The weights are another garbage in every process; a tied head like this gives a loss in the "
-            "hundreds.",
+            consequence="The weights are whatever lay there, and other numbers in every process.",
             advice="Initialise every parameter, and tie weights before initialisation or initialise again afterwards.",
         )
     ]

@@ -15,10 +15,10 @@ FAR = 5.0
 def norm_gains(measured: Measurements) -> list[Finding]:
     """Compares the effective gains of norms with 1, before training.
 
-    A gain g multiplies the sub-layer's bound by g. Known exceptions fall with depth: 1/sqrt(l), 1/sqrt(2 l), 1/sqrt(L),
-    1/sqrt(2 L), in LayerNorm scaling and behind sub-layers. Within 5 % of 1 or of these is fine. Beyond that it is a
-    warning, and a failure above 5, where one sub-layer is 5 times what its matrices say, or below a fifth of 1/sqrt(2 L), where it adds nothing. Gains of 0 are reported by broken_weights. The
-    thresholds are ours.
+    A gain g multiplies the sub-layer's bound by g. Known exceptions fall with depth: 1/sqrt(l), 1/sqrt(2 l),
+    1/sqrt(L), 1/sqrt(2 L), in LayerNorm scaling and behind sub-layers. Within 5 % of 1 or of these is fine. Beyond
+    that it is a warning, and a failure above 5, where one sub-layer is 5 times what its matrices say, or below a
+    fifth of 1/sqrt(2 L), where it adds nothing. Gains of 0 are reported by broken_weights. The thresholds are ours.
 
     Reference: Sun et al., arXiv 2502.05795 (LayerNorm scaling); Yin et al., arXiv 2504.07866 (depth-scaled sandwich
         norm).

@@ -1,0 +1,170 @@
+"""The audit: measure a model, check what was measured, and say what would help."""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikeless.diagnostics.anatomy import Anatomy
+from spikeless.errors import UserError
+from spikeless.optim.adamw import AdamW
+from spikeless.preflight.batch import read_batch
+from spikeless.preflight.checks import run_checks
+from spikeless.preflight.findings import Finding
+from spikeless.preflight.measure import Plan, Watch, is_untrained, measure
+from spikeless.preflight.measurements import Measurements, ModelReading
+from spikeless.preflight.result import AuditReport
+from spikeless.preflight.score import score
+from spikeless.preflight.suggest import QUANTITY_OF_CODE, suggestions
+from spikeless.preflight.target import Target, load_target
+from spikeless.run import RunConfig
+
+__all__ = ["audit"]
+
+THEORY_TOKENS = 128
+FLOATS = (torch.float32, torch.float64)
+
+
+def audit(
+    model: torch.nn.Module | str | RunConfig,
+    batch: Tensor | None = None,
+    *,
+    techniques: Sequence[str] = (),
+    assignments: Sequence[str] = (),
+    data: str | None = None,
+    sequences: int | None = None,
+    tokens: int | None = None,
+    lr: float | None = None,
+    optimizer: AdamW | None = None,
+    range_steps: int = 0,
+    parts: Mapping[str, str] | None = None,
+    trained: bool | None = None,
+    theory_only: bool = False,
+    command: str = "",
+    watch: Watch = lambda *_: None,
+) -> AuditReport:
+    """Tell whether a model will be stable, and what to change.
+
+    Args:
+        model: any causal language model as a module, or what `spikeless audit` takes: a recipe, a folder, a
+            config.json, `module:factory`, a hub name.
+        batch: token ids [B, T + 1]; the last T are the targets. Without them `data` says what to read.
+        techniques: applied to a recipe or configuration first.
+        assignments: settings of it, `path=value`.
+        data: a corpus, or "random".
+        sequences: B, where `batch` is not given.
+        tokens: T, where `batch` is not given.
+        lr: the planned learning rate, to be judged.
+        optimizer: the planned optimizer; its epsilon and decay are judged.
+        range_steps: steps of a learning-rate range test.
+        parts: what the anatomy cannot find: "blocks", "embedding", "head" by module path.
+        trained: what is known of the weights; without it the norms' gains tell.
+        theory_only: only what needs no activations, from the meta device and the declared initialisation.
+        command: that reproduces it, for the record.
+        watch: told of progress.
+
+    Returns:
+        Measurements, findings with evidence, and the score.
+
+    Raises:
+        UserError: no such target, not a causal language model, or data that does not fit.
+    """
+    if isinstance(model, torch.nn.Module):
+        target = _of_module(model, trained, theory_only)
+    else:
+        target = load_target(
+            model, techniques=techniques, assignments=assignments, trained=trained, theory_only=theory_only
+        )
+    optimizer = optimizer or target.optimizer
+    if lr is None and target.run is not None and target.optimizer is not None:
+        lr = target.run.optim.lr
+    if lr is not None and not 0 < lr < math.inf:
+        raise UserError(f"--lr {lr} is out of range; use a number above 0")
+    ids, source = None, ""
+    vocab_size = _rows(target)
+    if not theory_only:
+        if batch is None:
+            ids, source = read_batch(target, vocab_size, data=data, sequences=sequences, tokens=tokens)
+        else:
+            ids, source = _checked(batch, vocab_size), "given"
+    measured, run = measure(
+        target.model,
+        Plan(ids=ids, source=source, lr=lr, optimizer=optimizer, range_steps=range_steps, parts=parts or {}),
+        reading=lambda anatomy: _describe(target, anatomy),
+        declared=target.declared,
+        run=target.run,
+        decayed_roles=replace(target, optimizer=optimizer).decayed_roles,
+        watch=watch,
+    )
+    return AuditReport(
+        measured=measured,
+        findings=tuple(_with_suggestions(measured, run)),
+        score=score(measured),
+        command=command,
+    )
+
+
+def _of_module(model: torch.nn.Module, trained: bool | None, theory_only: bool) -> Target:
+    """A module of the user's; one in a small type is copied, so that all numbers are fp32 at least."""
+    small = any(p.is_floating_point() and p.dtype not in FLOATS for p in model.parameters())
+    if theory_only and not any(p.is_meta for p in model.parameters()):
+        model = copy.deepcopy(model).to("meta")
+    elif small:
+        model = copy.deepcopy(model).float()
+    return Target(
+        name=type(model).__name__,
+        model=model,
+        architecture=type(model).__name__,
+        state=None if trained is None else "trained" if trained else "initial",
+    )
+
+
+def _rows(target: Target) -> int:
+    """How many ids the model takes: the rows of its tallest table."""
+    tables = [m.weight for m in target.model.modules() if isinstance(getattr(m, "weight", None), Tensor)]
+    return max((len(table) for table in tables if table.dim() == 2), default=1)
+
+
+def _checked(batch: Tensor, vocab_size: int) -> Tensor:
+    if batch.dim() != 2 or batch.is_floating_point() or batch.shape[1] < 3:
+        raise UserError(f"batch has the shape {list(batch.shape)} and type {batch.dtype}; token ids [B, T + 1] are needed")
+    if int(batch.max()) >= vocab_size or int(batch.min()) < 0:
+        raise UserError(f"batch has the id {int(batch.max())}, but the model has {vocab_size} rows")
+    return batch.long()
+
+
+def _describe(target: Target, anatomy: Anatomy) -> ModelReading:
+    untrained = is_untrained(anatomy)
+    state = target.state or ("trained" if untrained is False else "initial")
+    return ModelReading(
+        name=target.name,
+        architecture=target.architecture,
+        state=state,
+        parameters=sum(p.numel() for p in target.model.parameters()),
+        num_layers=len(anatomy.paths),
+        width=anatomy.width,
+        vocab_size=anatomy.vocab_size,
+        tied=anatomy.tied,
+        techniques=target.run.techniques if target.run else (),
+        unplaced=tuple(anatomy.unplaced),
+    )
+
+
+def _with_suggestions(measured: Measurements, run: RunConfig | None) -> list[Finding]:
+    """Findings, those that are not well with the techniques that would help."""
+    tokens = THEORY_TOKENS if measured.batch is None else measured.batch.tokens // measured.batch.sequences
+    found: list[Finding] = []
+    known: dict[str, Any] = {}
+    for finding in run_checks(measured):
+        quantity = QUANTITY_OF_CODE.get(finding.code)
+        if run is None or quantity is None or finding.severity == "pass":
+            found.append(finding)
+            continue
+        if quantity not in known:
+            known[quantity] = suggestions(run, quantity, tokens)
+        found.append(replace(finding, suggestions=known[quantity]))
+    return found

@@ -1,0 +1,81 @@
+"""The tokens that an audit looks at: text of the user's, text of this machine, or random ids."""
+
+import itertools
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from spikeless.data import Sampler, Tokenizer, parse_corpus, prepare
+from spikeless.data.mixture import parse_mixture
+from spikeless.errors import UserError
+from spikeless.preflight.target import Target
+
+__all__ = ["read_batch"]
+
+DEFAULT_TOKENS = 512
+DEFAULT_SEQUENCES = 2
+SEED = 0
+
+
+def read_batch(
+    target: Target, vocab_size: int, *, data: str | None, sequences: int | None, tokens: int | None
+) -> tuple[Tensor, str]:
+    """Token ids [B, T + 1], and what they are.
+
+    Without `data`: docstrings of this machine where the model has a tokenizer, else uniform random ids.
+
+    Args:
+        target: what is audited.
+        vocab_size: ids are below this.
+        data: a corpus spec, or "random".
+        sequences: B; 2 if not given.
+        tokens: T; 512, or the model's context length if that is shorter.
+
+    Raises:
+        UserError: sizes out of range, too little text, or ids that the model does not have.
+    """
+    batch = DEFAULT_SEQUENCES if sequences is None else sequences
+    longest = target.context_length
+    length = min(DEFAULT_TOKENS, longest or DEFAULT_TOKENS) if tokens is None else tokens
+    if batch < 1:
+        raise UserError(f"--batch {batch} is out of range; use 1 or more sequences")
+    if length < 2 or (longest is not None and length > longest):
+        raise UserError(f"--seq {length} is out of range; the model takes 2 to {longest or 'any number of'} tokens")
+    if data is None:
+        data = "random" if target.tokenizer is None else "pydocs"
+    if data == "random":
+        generator = torch.Generator().manual_seed(SEED)
+        return torch.randint(vocab_size, (batch, length + 1), generator=generator), "uniform random tokens"
+    ids = _text(target, data, batch, length)
+    if int(ids.max()) >= vocab_size:
+        raise UserError(
+            f"--data {data}: its tokenizer gives the id {int(ids.max())}, but the model has {vocab_size} rows; "
+            "give data of the model's own tokenizer"
+        )
+    return ids, data
+
+
+def _text(target: Target, data: str, batch: int, length: int) -> Tensor:
+    if target.tokenizer is None:
+        if target.run is None:
+            raise UserError(f"--data {data}: {target.name} has no tokenizer; leave --data out for random tokens")
+        prepared = prepare(data, target.run.data.tokenizer, validation_fraction=target.run.data.validation_fraction)
+        inputs, targets = Sampler(prepared.train, length, SEED).batch(0, batch)
+        return torch.cat((inputs, targets[:, -1:]), 1)
+    if len(parse_mixture(data)) > 1:
+        raise UserError(f"--data {data!r} is a mixture; audit one source at a time")
+    wanted = batch * (length + 1)
+    ids = list(itertools.islice(_stream(parse_corpus(data).documents(), target.tokenizer), wanted))
+    if len(ids) < wanted:
+        raise UserError(
+            f"--data {data} holds {len(ids):,} tokens, but --batch {batch} times --seq {length} needs {wanted:,}; "
+            "use a smaller batch or more text"
+        )
+    return torch.tensor(ids).view(batch, length + 1)
+
+
+def _stream(documents: Iterable[str], tokenizer: Tokenizer) -> Iterable[int]:
+    for document in documents:
+        yield from tokenizer.encode(document)
+        yield tokenizer.end_of_text
