@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from spikeless.cli import compare, data, eval, export, generate, report, runs, show, tev, train
+from spikeless.cli import audit, compare, data, eval, export, generate, report, runs, show, tev, train
 from spikeless.cli import list as list_
 from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.command("audit")(audit.audit)
 app.command("train")(train.train)
 app.command("compare")(compare.compare)
 app.command("eval")(eval.evaluate)

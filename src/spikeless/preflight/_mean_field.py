@@ -100,8 +100,9 @@ def attend(kernel: Kernel, positions: Positions, logit_variance: float) -> Kerne
 
         K'(t, t') = sum_ss' e^(v K(t, t') K(s, s')) K(s, s') / sum_ss' e^(v K(t, t') K(s, s')),    s <= t, s' <= t'
 
-    v = 0 is the plain causal average: variance 1/t for independent tokens. The exponential is a series in v, so
-    that the sums are matrix products. Rotary positions turn the shared part of the keys; that is left out.
+    v = 0 is the plain causal average: variance 1/t for independent tokens. Over 48 tokens the annealed variance is too
+    large by less than 1 % at v = 0.2, by 8 % at v = 1, by 44 % at v = 2. The exponential is a series in v, so that the
+    sums are matrix products. Rotary positions turn the shared part of the keys; that is left out.
     """
     v = min(logit_variance, LARGEST_LOGIT_VARIANCE)
     rows = numpy.arange(len(positions.counts))

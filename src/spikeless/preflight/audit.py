@@ -15,12 +15,14 @@ from spikeless.optim.adamw import AdamW
 from spikeless.preflight.batch import read_batch
 from spikeless.preflight.checks import run_checks
 from spikeless.preflight.findings import Finding
-from spikeless.preflight.measure import Plan, Watch, is_untrained, measure
+from spikeless.preflight.measure import Plan, is_untrained, measure
 from spikeless.preflight.measurements import Measurements, ModelReading
 from spikeless.preflight.result import AuditReport
 from spikeless.preflight.score import score
 from spikeless.preflight.suggest import QUANTITY_OF_CODE, suggestions
-from spikeless.preflight.target import Target, load_target
+from spikeless.preflight.target import Target, load_target, target_of_run
+from spikeless.preflight.watch import Watch
+from spikeless.recipes import adapt
 from spikeless.run import RunConfig
 
 __all__ = ["audit"]
@@ -50,7 +52,7 @@ def audit(
     """Tell whether a model will be stable, and what to change.
 
     Args:
-        model: any causal language model as a module, or what `spikeless audit` takes: a recipe, a folder, a
+        model: any causal language model as a module, a run, or what `spikeless audit` takes: a recipe, a folder, a
             config.json, `module:factory`, a hub name.
         batch: token ids [B, T + 1]; the last T are the targets. Without them `data` says what to read.
         techniques: applied to a recipe or configuration first.
@@ -75,6 +77,8 @@ def audit(
     """
     if isinstance(model, torch.nn.Module):
         target = _of_module(model, trained, theory_only)
+    elif isinstance(model, RunConfig):
+        target = target_of_run(model.recipe, adapt(model, techniques, assignments), theory_only)
     else:
         target = load_target(
             model, techniques=techniques, assignments=assignments, trained=trained, theory_only=theory_only
@@ -125,13 +129,14 @@ def _of_module(model: torch.nn.Module, trained: bool | None, theory_only: bool) 
 
 def _rows(target: Target) -> int:
     """How many ids the model takes: the rows of its tallest table."""
-    tables = [m.weight for m in target.model.modules() if isinstance(getattr(m, "weight", None), Tensor)]
-    return max((len(table) for table in tables if table.dim() == 2), default=1)
+    return max((len(p) for name, p in target.model.named_parameters() if p.dim() == 2), default=1)
 
 
 def _checked(batch: Tensor, vocab_size: int) -> Tensor:
     if batch.dim() != 2 or batch.is_floating_point() or batch.shape[1] < 3:
-        raise UserError(f"batch has the shape {list(batch.shape)} and type {batch.dtype}; token ids [B, T + 1] are needed")
+        raise UserError(
+            f"batch has the shape {list(batch.shape)} and type {batch.dtype}; token ids [B, T + 1] are needed"
+        )
     if int(batch.max()) >= vocab_size or int(batch.min()) < 0:
         raise UserError(f"batch has the id {int(batch.max())}, but the model has {vocab_size} rows")
     return batch.long()

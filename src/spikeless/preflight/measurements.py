@@ -66,7 +66,14 @@ class ModelReading:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchReading:
-    """The tokens that the activations come from."""
+    """The tokens that the activations come from.
+
+    Attributes:
+        source: what they are.
+        sequences: B.
+        tokens: of all sequences together.
+        jacobian_tokens: of the one sequence at which Jacobians are measured.
+    """
 
     source: str
     sequences: int
@@ -127,7 +134,8 @@ class AttentionReading:
     Attributes:
         logit_max: largest |logit| before the softmax.
         entropy: mean over heads and queries [nats].
-        relative_entropy: mean of the entropy over the log of the number of visible keys, queries with two and more [0, 1].
+        relative_entropy: mean of the entropy over the log of the number of visible keys, of queries with two
+            and more [0, 1].
         lowest_head: the smallest relative entropy of a head [0, 1].
     """
 

@@ -46,7 +46,8 @@ def block_strengths(anatomy: Anatomy, view: BlockView, std_of: StdOf) -> tuple[S
     found: list[SubLayerStrengths | None] = []
     for segment, parts in zip(view.segments, view.parts, strict=True):
         matrices: dict[str, MatrixStrength] = {}
-        complete = parts.kind != "unknown" and not parts.unknown and parts.direct and view.form != "post-norm"
+        complete = parts.kind != "unknown" and not parts.unknown and parts.direct
+        complete = complete and view.form not in ("post-norm", "unknown") and bool(segment.norms)
         for part in (parts.attention, parts.ffn):
             for role, matrix in (part.matrices if part else {}).items():
                 strength = matrix_strength(matrix, std_of)

@@ -53,8 +53,9 @@ QUANTITIES = {
         )
     ),
 }
-"""By name, as `Suggestion.quantity` says it. largest_gain: of (15) and (20) over the sub-layers. largest_sub_layer: the
-same before it is divided by the shortcut. residual_growth: the std that enters the last sub-layer over the first's."""
+"""By name, as `Suggestion.quantity` says it. largest_gain: of (15) and (20) over the sub-layers. largest_sub_layer:
+the same before it is divided by the shortcut. residual_growth: the variance that enters the last sub-layer over the
+first's."""
 
 QUANTITY_OF_CODE = {
     "first-layer-gain": "first_layer_ffn_gain",

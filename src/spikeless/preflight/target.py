@@ -30,7 +30,7 @@ from spikeless.weights import open_weights
 from spikeless.weights.folder import PICKLES, WAY_OUT
 from spikeless.weights.hub import is_hub_name
 
-__all__ = ["Target", "load_target"]
+__all__ = ["Target", "load_target", "target_of_run"]
 
 State = Literal["initial", "trained"]
 
@@ -93,8 +93,7 @@ def load_target(
     """
     path = Path(name)
     if name in names_in("recipes"):
-        run = _with_vocabulary(compose(name, techniques, assignments))
-        return _of_run(name, run, theory_only)
+        return target_of_run(name, compose(name, techniques, assignments), theory_only)
     if path.is_dir() and ((path / "run.json").exists() or _is_checkpoint(path)):
         _refuse_edits(name, techniques, assignments)
         return _of_training(name, path, trained)
@@ -117,7 +116,9 @@ def load_target(
     return _of_hub(name, techniques, assignments, trained, theory_only)
 
 
-def _of_run(name: str, run: RunConfig, theory_only: bool) -> Target:
+def target_of_run(name: str, run: RunConfig, theory_only: bool) -> Target:
+    """A run with its initial weights, or with shapes only."""
+    run = _with_vocabulary(run)
     return Target(
         name=name,
         model=build_model(run, "meta" if theory_only else "cpu"),
@@ -183,7 +184,7 @@ def _of_folder(
     run = adapt(
         replace(run, recipe=name, model=config, init=InitConfig(scheme=scheme), data=data), techniques, assignments
     )
-    target = replace(_of_run(name, run, theory_only or weights), tokenizer=tokenizer, optimizer=None)
+    target = replace(target_of_run(name, run, theory_only or weights), tokenizer=tokenizer, optimizer=None)
     if weights and not theory_only:
         read = read_pretrained(folder, finite=False)
         model = Transformer(read.config)

@@ -1,9 +1,10 @@
 import math
+from dataclasses import replace
 
 import pytest
 
 from spikeless.preflight.checks.broken_weights import broken_weights
-from spikeless.preflight.measurements import DeclaredInit, LayerReading, TevReading
+from spikeless.preflight.measurements import DeclaredInit, LayerReading, TensorReading, TevReading
 
 ZERO = {"std": 0.0, "zeros": 1.0, "constant": True, "max_abs": 0.0}
 CONSTANT = {"std": 0.0, "mean": 0.02, "constant": True}
@@ -17,8 +18,6 @@ def test_healthy_weights_pass(weights, judge, state, tied):
 
 
 def test_nothing_measured_nothing_found(weights):
-    from dataclasses import replace
-
     assert broken_weights(replace(weights(), tensors=())) == []
 
 
@@ -79,10 +78,6 @@ def test_many_layers_are_one_finding(weights):
 
 
 def low_rank(outer, inner):
-    from dataclasses import replace
-
-    from spikeless.preflight.measurements import TensorReading
-
     up = TensorReading(
         name="q.up", role="query", layer=99, shape=(768, 8), fan_in=8, fan_out=768, std=0.1, mean=0, max_abs=1
     )

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -70,6 +71,8 @@ def test_norms_behind_sub_layers_replace_it(weights, judge):
 )
 def test_scaling_on_other_matrices_is_found(weights, judge, roles, expected, num_layers):
     measured = weights(scaled(*roles, num_layers=num_layers), num_layers=num_layers)
+    if roles == ("ffn_down",) and num_layers == 2:  # half the std at four times the inputs: 1/sqrt(d_in) does the same
+        expected = ("pass", "none")
     assert judge(depth_scaling, measured) == {expected}
 
 
@@ -87,8 +90,6 @@ def test_a_gated_feed_forward_scaled_twice_by_layer_is_found(weights, judge, num
     ("scaled_roles", "expected"), [(WRITERS, ("pass", "scaled")), (("ffn_up",), ("fail", "wrong-matrix"))]
 )
 def test_fused_projections_are_enough(weights, judge, scaled_roles, expected):
-    from dataclasses import replace
-
     whole = weights(scaled(*scaled_roles))
     kept = tuple(each for each in whole.tensors if each.role not in ("query", "key", "ffn_gate"))
     assert judge(depth_scaling, replace(whole, tensors=kept)) == {expected}

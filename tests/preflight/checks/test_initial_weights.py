@@ -56,7 +56,7 @@ def test_the_nearest_scheme_is_named(weights):
     assert (
         "12 tensors in 12 layers, such as blocks.0.attention.query.weight, std 0.4: 11 times too large" in found.message
     )
-    assert "LeCun, 1/sqrt(d_in) = 0.0361" in found.message
+    assert "Xavier, sqrt(2/(d_in + d_out)) = 0.0361" in found.message
     assert found.value == 0.4
     assert found.threshold == pytest.approx(5 / math.sqrt(768))
 
@@ -78,26 +78,21 @@ def test_a_matrix_nobody_placed_is_only_warned_of(weights, judge):
     assert judge(initial_weights, weights(changes=near)) == {("pass", "std")}
 
 
-@pytest.mark.parametrize(("dense", "expected"), [(0.02, ("pass", "std")), (0.0004, ("warn", "std-small"))])
-def test_low_rank_factors_are_judged_by_their_product(weights, judge, dense, expected):
-    """A rank of 2 draws each factor with sqrt(dense / sqrt(2)): 0.12, far from any scheme by itself."""
-    std = math.sqrt(dense / math.sqrt(2)) if dense > 0.01 else 0.005
-    shapes = {"up": (768, 2), "down": (2, 768)}
-    pair = tuple(
-        TensorReading(
-            name=f"blocks.99.attention.query.{name}.weight",
-            role="query",
-            layer=99,
-            shape=(rows, columns),
-            fan_in=columns,
-            fan_out=rows,
-            std=std if name == "down" or dense > 0.01 else 0.02,
-            mean=0.0,
-            max_abs=1.0,
-        )
-        for name, (rows, columns) in shapes.items()
-    )
-    assert judge(initial_weights, weights(extra=pair)) == {expected} if dense > 0.01 else True
+@pytest.mark.parametrize(
+    ("outer", "inner", "expected"),
+    [(0.3, 0.047, ("pass", "std")), (0.02, 0.02, ("pass", "std")), (0.005, 0.0001, ("fail", "std-small"))],
+)
+def test_low_rank_factors_may_be_right_alone_or_as_a_product(weights, judge, outer, inner, expected):
+    """At rank 2 the first two have a product of N(0, 0.02^2), or are drawn like a dense matrix."""
+
+    def factor(name, rows, columns, std):
+        shape = {"shape": (rows, columns), "fan_in": columns, "fan_out": rows}
+        return TensorReading(name=name, role="query", layer=99, **shape, std=std, mean=0.0, max_abs=1.0)
+
+    pair = (factor("q.up", 768, 2, outer), factor("q.down", 2, 768, inner))
+    found = judge(initial_weights, weights(extra=pair))
+    assert expected in found
+    assert len(found) == 1
 
 
 def test_small_tensors_have_sampling_noise(weights, judge):

@@ -1,5 +1,6 @@
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -14,23 +15,21 @@ def by_layer(power):
     return lambda role, rows, columns, layer: 0.02 * (layer + 1) ** power
 
 
-@pytest.mark.parametrize("power", [0.0, -0.5, -1.0])
-@pytest.mark.parametrize("num_layers", [1, 2, 3, 12])
+@pytest.mark.parametrize(
+    ("power", "num_layers"), [(0.0, 2), (0.0, 3), (0.0, 12), (-0.5, 2), (-0.5, 3), (-0.5, 12), (-1.0, 4), (-1.0, 12)]
+)
 def test_known_laws_of_depth_pass(weights, judge, power, num_layers):
-    if power == -1.0 and num_layers < 4:
-        pytest.skip("from so few layers 1/l cannot be told from a fault")
-    expected = set() if num_layers == 1 else {("pass", "layers")}
-    assert judge(layers_alike, weights(by_layer(power), num_layers=num_layers)) == expected
+    assert judge(layers_alike, weights(by_layer(power), num_layers=num_layers)) == {("pass", "layers")}
+
+
+def test_one_layer_has_nothing_to_be_compared_with(weights):
+    assert layers_alike(weights(num_layers=1)) == []
 
 
 def test_sampling_noise_passes(weights, judge):
     draw = random.Random(0)
     noisy = weights(lambda *_: 0.02 * draw.gauss(1, 1 / math.sqrt(2 * 1024)), num_layers=48)
-    small = {"weight": {"shape": (32, 32)}}
-    changes = {name: small["weight"] for name in ("query.weight", "key.weight", "up.weight", "down.weight")}
-    from dataclasses import replace
-
-    tensors = tuple(replace(each, **changes["up.weight"]) if each.fan_in else each for each in noisy.tensors)
+    tensors = tuple(replace(each, shape=(32, 32)) if each.fan_in else each for each in noisy.tensors)
     assert judge(layers_alike, replace(noisy, tensors=tensors)) == {("pass", "layers")}
 
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from spikeless.diagnostics.anatomy.blocks import BlockCall, find_chain, watch_blocks
 from spikeless.diagnostics.anatomy.entry import Entry, entry_of
-from spikeless.diagnostics.anatomy.graph import Graph, Op, Recorder, hook_calls
+from spikeless.diagnostics.anatomy.graph import Graph, Recorder, hook_calls
 from spikeless.diagnostics.anatomy.language_model import LanguageModel
 from spikeless.diagnostics.anatomy.matrices import Linear, Matrix, linears_in
 from spikeless.diagnostics.anatomy.norms import NormFacts, norm_facts
 from spikeless.diagnostics.anatomy.parts import Parts, parts_of
-from spikeless.diagnostics.anatomy.stream import NORMALISING, Form, Normed, Segment, find_norms, segments_of
+from spikeless.diagnostics.anatomy.stream import NORMALISING, Form, Segment, find_norms, segments_of
 from spikeless.errors import UserError, nearest
 from spikeless.roles import Role
 
@@ -250,13 +250,13 @@ def _place_blocks(anatomy: Anatomy, views: list[BlockView]) -> None:
                 if norm.path not in anatomy.norms:
                     anatomy.norms[norm.path] = norm_facts(norm, anatomy.width)
             if part.unknown:
-                strange.setdefault(part.unknown, []).append(view.index)
+                strange.setdefault(part.unknown.replace(f".{view.index}.", ".*."), []).append(view.index)
         if view.form == "unknown":
             strange.setdefault("the residual stream inside the block", []).append(view.index)
         _note_norms(anatomy, view.graph)
     for what, layers in strange.items():
         which = f"block {layers[0]}" if len(layers) == 1 else f"{len(layers)} blocks, such as block {layers[0]}"
-        anatomy.unplaced.append(f"{what.replace(f'.{layers[0]}.', '.*.')} in {which}: its Jacobian is measured as a whole")
+        anatomy.unplaced.append(f"{what} in {which}: its Jacobian is measured as a whole")
     for facts in anatomy.norms.values():
         for name in facts.parameters:
             if name.endswith("weight"):

@@ -110,7 +110,7 @@ def _parameters(chain: Sequence[_Seen]) -> int:
     return sum({id(p): p.numel() for call in chain for p in call.module.parameters()}.values())
 
 
-class watch_blocks:  # noqa: N801
+class watch_blocks:
     """While it is entered, each call of a block is announced before and after.
 
     Args:

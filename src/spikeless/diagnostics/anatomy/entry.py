@@ -105,7 +105,9 @@ def entry_of(graph: Graph, ids: int, stream: int) -> Entry | None:
             leaves = graph.ancestors(rest)
             position_names = tuple(dict.fromkeys(graph.name_of[each] for each in leaves if each in graph.name_of))
         else:
-            return Entry(name=name, weight=weight, multiplier=None, words="unknown", position_names=_tables(graph, others))
+            return Entry(
+                name=name, weight=weight, multiplier=None, words="unknown", position_names=_tables(graph, others)
+            )
         at = op.outputs[0]
     known = multiplier == multiplier
     return Entry(

@@ -15,11 +15,37 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["ALIASES", "PIECES", "Call", "Graph", "Op", "Recorder", "hidden_of", "hook_calls"]
 
 ALIASES = frozenset(
-    "view _unsafe_view reshape clone alias detach _to_copy contiguous lift_fresh squeeze unsqueeze dropout "
-    "native_dropout".split()
+    (
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "clone",
+        "alias",
+        "detach",
+        "_to_copy",
+        "contiguous",
+        "lift_fresh",
+        "squeeze",
+        "unsqueeze",
+        "dropout",
+        "native_dropout",
+    )
 )
 """Operations that keep every number in its place along the width."""
-PIECES = frozenset("slice split split_with_sizes select unbind narrow index_select chunk transpose permute".split())
+PIECES = frozenset(
+    (
+        "slice",
+        "split",
+        "split_with_sizes",
+        "select",
+        "unbind",
+        "narrow",
+        "index_select",
+        "chunk",
+        "transpose",
+        "permute",
+    )
+)
 """Operations that choose or reorder numbers, and compute none."""
 
 FLAT = (2, 3)  # some models join batch and sequence on the way
@@ -137,9 +163,9 @@ class Recorder(TorchDispatchMode):
 def hidden_of(value: Any, like: Tensor | None = None, dims: tuple[int, ...] = (3,)) -> Tensor | None:
     """The first hidden state [B, T, D] in what a module was given or gave; with the shape of `like` if there is one."""
     for each in tree_leaves(value):
-        if isinstance(each, Tensor) and each.is_floating_point() and each.dim() in dims:
-            if like is None or each.shape == like.shape:
-                return each
+        fits = isinstance(each, Tensor) and each.is_floating_point() and each.dim() in dims
+        if fits and (like is None or each.shape == like.shape):
+            return each
     return None
 
 

@@ -11,7 +11,7 @@ from spikeless.roles import Role
 
 __all__ = ["SAME", "Factor", "Linear", "Matrix", "chain_to", "finals", "linears_in", "with_rows"]
 
-LAYOUT = frozenset("t transpose permute expand".split())
+LAYOUT = frozenset(["t", "transpose", "permute", "expand"])
 SAME = ALIASES | {"expand"}
 
 

@@ -30,7 +30,7 @@ class NormFacts:
 
     @property
     def largest_gain(self) -> float:
-        """max |g|."""
+        """Max |g|."""
         return float(self.gain.abs().max())
 
 

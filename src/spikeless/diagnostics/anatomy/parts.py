@@ -19,7 +19,24 @@ ACTIVATIONS = {
     frozenset({"erf"}): "gelu",
     frozenset({"sigmoid"}): "silu",
 }
-NONLINEAR = frozenset("gelu silu relu pow tanh erf sigmoid exp hardtanh clamp clamp_min leaky_relu elu mish".split())
+NONLINEAR = frozenset(
+    (
+        "gelu",
+        "silu",
+        "relu",
+        "pow",
+        "tanh",
+        "erf",
+        "sigmoid",
+        "exp",
+        "hardtanh",
+        "clamp",
+        "clamp_min",
+        "leaky_relu",
+        "elu",
+        "mish",
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +133,7 @@ def parts_of(graph: Graph, segment: Segment) -> Parts:
         words.append("any matrix")
     written = [part.written for part in (attention, ffn) if part is not None]
     direct, scale = _way_out(graph, segment, written)
-    return Parts(
-        attention=attention, ffn=ffn, inputs=inputs, direct=direct, scale=scale, unknown=" and ".join(words)
-    )
+    return Parts(attention=attention, ffn=ffn, inputs=inputs, direct=direct, scale=scale, unknown=" and ".join(words))
 
 
 def _is_attention_softmax(graph: Graph, op: Op) -> bool:
@@ -128,9 +143,7 @@ def _is_attention_softmax(graph: Graph, op: Op) -> bool:
     return len(shape) >= 3
 
 
-def _attention(
-    graph: Graph, linears: list[Linear], softmax: Op, start: int
-) -> tuple[AttentionParts | None, set[int]]:
+def _attention(graph: Graph, linears: list[Linear], softmax: Op, start: int) -> tuple[AttentionParts | None, set[int]]:
     stop, weights = frozenset([start]), softmax.outputs[0]
     into = graph.ancestors(softmax.inputs, stop)
     asked = [each for each in linears if each.output in into]

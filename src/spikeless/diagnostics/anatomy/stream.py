@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from spikeless.diagnostics.anatomy.graph import ALIASES, Call, Graph
@@ -10,8 +11,8 @@ __all__ = ["Form", "Normed", "Segment", "find_norms", "segments_of"]
 
 Form = Literal["pre-norm", "sandwich", "parallel", "post-norm", "unknown"]
 
-NORMALISING = frozenset("native_layer_norm _fused_rms_norm rms_norm rsqrt var_mean linalg_vector_norm".split())
-PRODUCTS = frozenset("mm addmm bmm baddbmm convolution".split())
+NORMALISING = frozenset(["native_layer_norm", "_fused_rms_norm", "rms_norm", "rsqrt", "var_mean", "linalg_vector_norm"])
+PRODUCTS = frozenset(["mm", "addmm", "bmm", "baddbmm", "convolution"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +114,7 @@ def _additive(
     node_of = {0: entered, **{number: add[2] for number, add in enumerate(adds, start=1)}}
     node_of[last] = left
     segments = []
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in pairwise(cuts):
         steps = path[path.index(start) + 1 : path.index(end) + 1]
         contributions = tuple(adds[step - 1][1] for step in steps)
         segments.append(

@@ -40,7 +40,9 @@ def attention_statistics(view: BlockView, index: int) -> AttentionStatistics | N
     weights = weights.reshape(batch, -1, *weights.shape[-2:])
     logits = logits.reshape(batch, -1, *logits.shape[-2:])
     seen = (logits > torch.finfo(torch.float16).min) & logits.isfinite()
-    causal = torch.ones(logits.shape[-2], tokens, dtype=torch.bool, device=logits.device).tril(tokens - logits.shape[-2])
+    causal = torch.ones(logits.shape[-2], tokens, dtype=torch.bool, device=logits.device).tril(
+        tokens - logits.shape[-2]
+    )
     seen &= causal
     entropy = -(weights * weights.clamp(min=torch.finfo(weights.dtype).tiny).log()).sum(-1)
     keys = seen.sum(-1)

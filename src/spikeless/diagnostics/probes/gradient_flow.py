@@ -39,25 +39,29 @@ def gradient_flow(anatomy: Anatomy, ids: Tensor) -> GradientFlow:
 
     Reference: Takase et al., arXiv 2312.16903, equation 7.
     """
-    model, streams = anatomy.lm.model, []
+    named = {name: parameter for name, parameter in anatomy.lm.model.named_parameters() if parameter.requires_grad}
+    gradients = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
+    squares, loss = torch.zeros(len(anatomy.paths), dtype=torch.float64), 0.0
+    for sequence in ids.split(1):  # activations and logits of one at a time
+        part = _loss(anatomy, sequence, streams := []) / len(ids)
+        found = torch.autograd.grad(part, [*streams, *named.values()], allow_unused=True)
+        loss += float(part.detach())
+        for index, each in enumerate(found[: len(streams)]):
+            squares[index] += 0.0 if each is None else float(each.double().square().sum())
+        for total, each in zip(gradients.values(), found[len(streams) :], strict=True):
+            if each is not None:
+                total += each
+    return GradientFlow(norms=tuple(squares.sqrt().tolist()), gradients=gradients, loss=loss)
+
+
+def _loss(anatomy: Anatomy, ids: Tensor, streams: list[Tensor]) -> Tensor:
+    """Mean cross-entropy; the blocks' inputs are put into `streams`."""
 
     def enter(index: int, call: BlockCall) -> Tensor:
         stream = call.stream if call.stream.requires_grad else call.stream.detach().requires_grad_()
         streams.append(stream.clone() if stream.is_leaf else stream)
         return streams[-1]
 
-    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    with torch.enable_grad(), watch_blocks(model, anatomy.paths, enter):
+    with torch.enable_grad(), watch_blocks(anatomy.lm.model, anatomy.paths, enter):
         logits = anatomy.lm.logits(ids[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
-        del logits
-        found = torch.autograd.grad(loss, [*streams, *named.values()], allow_unused=True)
-    norms, gradients = found[: len(streams)], found[len(streams) :]
-    return GradientFlow(
-        norms=tuple(0.0 if each is None else float(each.float().norm()) for each in norms),
-        gradients={
-            name: torch.zeros_like(parameter) if gradient is None else gradient
-            for (name, parameter), gradient in zip(named.items(), gradients, strict=True)
-        },
-        loss=float(loss.detach()),
-    )
+        return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())

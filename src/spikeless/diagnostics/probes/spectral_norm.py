@@ -1,6 +1,4 @@
-"""Exact spectral norms of weight matrices, and what independent Gaussian entries would have."""
-
-import math
+"""Exact spectral norms of weight matrices, matrix-free."""
 
 import torch
 
@@ -30,8 +28,3 @@ def spectral_norm(matrix: Matrix, *, tolerance: float = TOLERANCE) -> SingularVa
         return largest_singular_value(
             ahead, back, batch=1, size=min(d_in, d_out), like=like, tolerance=tolerance, most=min(d_in, d_out)
         )
-
-
-def gaussian_spectral_norm(std: float, d_out: int, d_in: int) -> float:
-    """sigma (sqrt(d_out) + sqrt(d_in)): expected for independent entries (arXiv 2312.16903, below equation 11)."""
-    return std * (math.sqrt(d_out) + math.sqrt(d_in))

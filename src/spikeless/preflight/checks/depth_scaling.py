@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 
 from spikeless.preflight.checks._tensors import READERS, WRITERS, factors, placed_matrices
-from spikeless.preflight.findings import Finding, Severity
+from spikeless.preflight.findings import SEVERITIES, Finding, Severity
 from spikeless.preflight.measurements import Measurements, TensorReading
 
 __all__ = ["depth_scaling"]
@@ -30,38 +30,49 @@ def depth_scaling(measured: Measurements) -> list[Finding]:
     is never a failure: it is a warning from 13 layers on, where sqrt(2 L) is above 5, unless a norm stands behind the
     sub-layer. If another matrix is smaller by sqrt(2 L) or sqrt(L), within 20 %, and one of these two is not, the
     factor is on the wrong matrix: the sums grow and a matrix within the sub-layer is weak, a failure. Only one of
-    the two, or another matrix beside them, is a warning. A matrix that is zero in all layers counts as scaled. DeepNorm
+    the two, or another matrix beside them, is a warning. A matrix that is zero in all layers counts as scaled, and what
+    the shape explains (1/sqrt(d_in), Xavier) is no scaling. DeepNorm
     scales value and ffn_up as well. The thresholds are ours.
 
     Reference: Radford et al. 2019 (1/sqrt(2 L)); Wang et al., arXiv 2203.00555 (DeepNorm); pytorch/torchtitan#3334
         (ffn_up scaled as well).
     """
+    if measured.model.state != "initial" or measured.model.num_layers < 2:
+        return []
+    found = [_judge(roles, measured) for roles in _relative(measured)]
+    return sorted((each for each in found if each is not None), key=lambda each: SEVERITIES.index(each.severity))[:1]
+
+
+def _judge(roles: Mapping[str, float], measured: Measurements) -> Finding | None:
     num_layers = measured.model.num_layers
-    roles = _relative(measured)
     writers = {role: roles[role] for role in WRITERS if role in roles}
     readers = {role: roles[role] for role in READERS if role in roles}
-    if measured.model.state != "initial" or num_layers < 2 or not writers or not readers:
-        return []
+    if not writers or not readers:
+        return None
     scaled = {role for role, factor in writers.items() if factor <= (2 * num_layers) ** -0.25}
     misplaced = {role: factor for role, factor in readers.items() if _looks_scaled(factor, num_layers)}
-    if misplaced and len(scaled) == len(writers):
-        deep_norm = (8 * num_layers) ** -0.25
-        alike = all(
-            abs(math.log(each / deep_norm)) <= MATCH for each in (*misplaced.values(), *writers.values()) if each
-        )
-        misplaced = {} if set(misplaced) <= {"value", "ffn_up"} and alike else misplaced
+    if len(scaled) == len(writers) and _is_deep_norm(misplaced, writers, num_layers):
+        misplaced = {}
     if misplaced:
-        return [_misplaced(misplaced, scaled, writers, measured)]
+        return _misplaced(misplaced, scaled, writers, measured)
     if scaled and len(scaled) < len(writers):
-        return [_partial(scaled, writers, measured)]
-    return [_none(writers, measured) if not scaled else _right(writers, measured)]
+        return _partial(scaled, writers, measured)
+    return _right(writers, measured) if scaled else _none(writers, measured)
 
 
-def _relative(measured: Measurements) -> dict[str, float]:
+def _is_deep_norm(misplaced: Mapping[str, float], writers: Mapping[str, float], num_layers: int) -> bool:
+    if not {"value", "ffn_up"} <= set(misplaced) <= {"value", "ffn_up", "ffn_gate"}:
+        return False
+    drawn = [factor for factor in (*misplaced.values(), *writers.values()) if factor > 0]
+    return all(abs(math.log(factor) + math.log(8 * num_layers) / 4) <= MATCH for factor in drawn)
+
+
+def _relative(measured: Measurements) -> list[dict[str, float]]:
     """Standard deviation of each role over what its peers have, apart from its shape; 0 for one that is all zero.
 
-    The peers' is the largest that two roles share. Of constant, 1/sqrt(d_in) and Xavier that law of the shape is taken
-    under which most roles agree. Products of low-rank factors are left out.
+    The peers' is the largest that two roles share. Of constant, 1/sqrt(d_in) and Xavier those laws of the shape are
+    taken, one or several, that explain most roles: as their peers, or as scaled. Products of low-rank factors are left
+    out.
     """
     matrices = placed_matrices(measured)
     low_rank = factors(matrices)
@@ -69,20 +80,20 @@ def _relative(measured: Measurements) -> dict[str, float]:
     for each in matrices:
         if each.role in READERS + WRITERS and math.isfinite(each.std) and each.name not in low_rank:
             by_role[each.role].append(each)
-    zero = {role: 0.0 for role, group in by_role.items() if all(each.std == 0 for each in group)}
-    best: dict[str, float] = {}
-    agreeing = -1
+    zero = {role: 0.0 for role, group in by_role.items() if median(each.std for each in group) == 0}
+    candidates = []
     for law in LAWS:
         stds = {role: median(each.std / law(each) for each in group) for role, group in by_role.items()}
-        stds = {role: std for role, std in stds.items() if std > 0 and role not in zero}
-        if not stds:
-            continue
-        shared = [a for r, a in stds.items() if any(q != r and _close(a, b) for q, b in stds.items())]
-        reference = max(shared or stds.values())
-        count = sum(_close(std, reference) for std in stds.values())
-        if count > agreeing:
-            best, agreeing = {role: std / reference for role, std in stds.items()}, count
-    return best | zero
+        stds = {role: std for role, std in stds.items() if role not in zero}
+        if stds:
+            shared = [a for r, a in stds.items() if any(q != r and _close(a, b) for q, b in stds.items())]
+            reference = max(shared or stds.values())
+            candidates.append({role: std / reference for role, std in stds.items()})
+    explained = [
+        sum(_close(factor, 1) or _looks_scaled(factor, measured.model.num_layers) for factor in each.values())
+        for each in candidates
+    ]
+    return [each | zero for each, count in zip(candidates, explained, strict=True) if count == max(explained)]
 
 
 def _close(a: float, b: float) -> bool:

@@ -1,0 +1,93 @@
+"""What the optimizer's first update tolerates, and a short learning-rate range test."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from spikeless.diagnostics.anatomy import Anatomy
+from spikeless.diagnostics.probes.adam_first_update import adam_first_update
+from spikeless.diagnostics.probes.critical_learning_rate import critical_learning_rate
+from spikeless.diagnostics.probes.learning_rate_range import learning_rate_range
+from spikeless.optim.adamw import AdamW
+from spikeless.preflight.measurements import LearningRateReading
+
+__all__ = ["measure_learning_rate"]
+
+RANGE_LRS = (1e-6, 1.0)
+CLIP_NORM = 1.0
+
+
+def measure_learning_rate(
+    anatomy: Anatomy,
+    ids: Tensor,
+    gradients: Mapping[str, Tensor],
+    *,
+    optimizer: AdamW,
+    lr: float | None,
+    range_steps: int,
+) -> LearningRateReading | None:
+    """The critical learning rate of AdamW's first update, and the range test if it has steps.
+
+    Args:
+        anatomy: of the model, in evaluation mode; its weights are put back.
+        ids: token ids [B, T + 1].
+        gradients: of the mean loss of these, by name.
+        optimizer: gives epsilon, betas and decay.
+        lr: the planned rate, for the record.
+        range_steps: of the range test; 0 for none.
+    """
+    model = anatomy.lm.model
+    parameters = {name: each for name, each in model.named_parameters() if name in gradients}
+    if not parameters:
+        return None
+    roles = anatomy.roles
+
+    def decayed(name: str) -> bool:
+        role = roles.get(name)
+        return role is not None and role.is_matrix and role.value not in optimizer.undecayed
+
+    @torch.no_grad()
+    def loss() -> float:
+        return _mean_loss(anatomy, ids)
+
+    update = adam_first_update(
+        gradients, parameters, eps=optimizer.eps, weight_decay=optimizer.weight_decay, decayed=decayed
+    )
+    found = critical_learning_rate(loss, parameters, update, gradients=gradients)
+    reading = LearningRateReading(
+        optimizer="AdamW",
+        eps=optimizer.eps,
+        lr=lr,
+        critical=found.critical,
+        sharpness=found.sharpness,
+        descent=found.descent,
+    )
+    if not range_steps:
+        return reading
+    del update
+    low, high = RANGE_LRS
+    swept = learning_rate_range(
+        lambda step: _loss(anatomy, ids),
+        list(parameters.values()),
+        lambda given: torch.optim.AdamW(
+            given, lr=low, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps, weight_decay=0.0
+        ),
+        steps=range_steps,
+        low=low,
+        high=high,
+        max_norm=CLIP_NORM,
+    )
+    return replace(reading, range_lrs=tuple(swept.lrs), range_losses=tuple(swept.losses), range_limit=swept.limit)
+
+
+def _mean_loss(anatomy: Anatomy, ids: Tensor) -> float:
+    """Over the batch, a sequence at a time [nats/token]."""
+    return float(sum(_loss(anatomy, sequence).double() for sequence in ids.split(1))) / len(ids)
+
+
+def _loss(anatomy: Anatomy, ids: Tensor) -> Tensor:
+    logits = anatomy.lm.logits(ids[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
