@@ -166,7 +166,8 @@ def _with_suggestions(measured: Measurements, run: RunConfig | None) -> list[Fin
     known: dict[str, Any] = {}
     for finding in run_checks(measured):
         quantity = QUANTITY_OF_CODE.get(finding.code)
-        if run is None or quantity is None or finding.severity == "pass":
+        fresh = run is not None and measured.model.state == "initial"  # techniques change what a run starts from
+        if not fresh or quantity is None or finding.severity == "pass":
             found.append(finding)
             continue
         if quantity not in known:

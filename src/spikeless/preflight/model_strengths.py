@@ -71,6 +71,7 @@ def block_strengths(anatomy: Anatomy, view: BlockView, std_of: StdOf) -> tuple[S
                 norm_eps=before[0].eps if before else 0.0,
                 scale=parts.scale,
                 output_norm=_typical(behind[0].gain) if behind else None,
+                logit_variance=1.0 if parts.attention is not None and parts.attention.normed else None,
             )
         )
     return tuple(found)
@@ -139,6 +140,7 @@ def stand_in_for(anatomy: Anatomy, strengths: Strengths) -> RunConfig | None:
             embedding_norm=strengths.embedding_norm,
             norm_eps=ffn.norm_eps or 1e-5,
             norm_gain=ffn.norm_gain,
+            query_norm=any(each.logit_variance is not None for each in first),
             form=forms.get(anatomy.forms[0], "pre-norm"),  # type: ignore[arg-type]
         )
     except UserError:
@@ -156,7 +158,7 @@ def _whole(
     if attention is not None:
         wanted += [Role.VALUE, Role.ATTENTION_OUT]
     if ffn is not None:
-        if not ffn.activation or ffn.activation == "relu squared":
+        if not ffn.activation:
             return False
         wanted += [Role.FFN_UP, Role.FFN_DOWN]
     return all(role.value in matrices for role in wanted)

@@ -46,7 +46,10 @@ def measure_sub_layers(
             watch("Jacobians", layer.index, len(layers))
             view, alone, pair = (_differentiable(anatomy, each, layer.index) for each in (calls, one, two))
             sub_layers = []
-            for index, sub_layer in enumerate(layer.sub_layers):
+            given = layer.sub_layers
+            if len(given) != len(view.segments):  # the stream was overwritten in place: the block is one map
+                given = (replace(given[0], kind="unknown"),)
+            for index, sub_layer in enumerate(given):
                 strengths = known[layer.index][index] if layer.index < len(known) else None
                 sub_layers.append(_sub_layer(anatomy, view, alone, pair, index, sub_layer, strengths))
             found.append(replace(layer, sub_layers=tuple(sub_layers)))

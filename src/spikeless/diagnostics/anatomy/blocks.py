@@ -72,7 +72,7 @@ def find_chain(model: torch.nn.Module, forward: Callable[[], Any]) -> tuple[str,
         def after(module: torch.nn.Module, args: Any, kwargs: Any, result: Any, path: str = path) -> None:
             given = hidden_of((args, kwargs))
             gave = None if given is None else hidden_of(result, given)
-            if given is not None and gave is not None and gave is not given:
+            if given is not None and gave is not None:
                 calls.append(_Seen(path, module, given, gave))
 
         handles.append(module.register_forward_hook(after, with_kwargs=True))

@@ -66,13 +66,15 @@ def entry_of(graph: Graph, ids: int, stream: int) -> Entry | None:
     while graph.source(at) != target:
         at = graph.source(at)
         if at in norms and norms[at].output in wanted:
-            facts = norm_facts(norms[at], graph.tensors[at].shape[-1])
+            facts = norm_facts(
+                norms[at], graph.tensors[at].shape[-1], graph.tensors[at], graph.tensors[norms[at].output]
+            )
             if positions is None:
-                norm, module = facts, norms[at].call.module
+                norm, module = facts, norms[at].module
                 steps.append(lambda rows, module=module: module(rows[None])[0])
                 words.append(type(module).__name__)
             else:
-                words.append(f"{type(norms[at].call.module).__name__} after positions")
+                words.append(f"{type(norms[at].module).__name__} after positions")
             at = graph.source(norms[at].output)
             continue
         if at in linears:

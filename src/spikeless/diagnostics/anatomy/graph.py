@@ -82,8 +82,10 @@ class Graph:
         self.tensors: list[Tensor] = []
         self.producer: dict[int, Op] = {}
         self.name_of: dict[int, str] = {}
+        self.overwritten: set[int] = set()
         self._node_of: dict[int, int] = {}
         self._named = named
+        self._kept: list[Tensor] = []
 
     def node(self, tensor: Tensor) -> int:
         """The number of a tensor."""
@@ -108,7 +110,7 @@ class Graph:
         leaves = tree_leaves(args)
         inputs = tuple(self.node(each) for each in leaves if isinstance(each, Tensor))
         scalars = tuple(float(each) for each in leaves if type(each) in (int, float))
-        in_place = name.endswith("_") and not name.endswith("__")
+        in_place = is_in_place(name)
         outputs = tuple(
             self.add(each) if in_place else self.node(each) for each in tree_leaves(result) if isinstance(each, Tensor)
         )
@@ -116,6 +118,14 @@ class Graph:
         self.ops.append(op)
         for node in outputs:
             self.producer.setdefault(node, op)
+
+    def keep(self, tensor: Tensor) -> None:
+        """Keep the numbers of a hidden state that is about to be overwritten; its history is lost."""
+        node = self.find(tensor)
+        if node is not None and tensor.dim() in FLAT and tensor.is_floating_point():
+            self.tensors[node] = tensor.detach().clone()
+            self.overwritten.add(node)
+            self._kept.append(tensor)
 
     def source(self, node: int, through: frozenset[str] = ALIASES) -> int:
         """The node that this one is the same numbers as, in another shape."""
@@ -154,10 +164,18 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is torch.ops.aten._local_scalar_dense.default and args[0].is_meta:
             return True  # a decision on values that are not there, such as "is nothing masked?"
+        name = func.overloadpacket.__name__
+        if self.graphs and is_in_place(name) and args and isinstance(args[0], Tensor):
+            self.graphs[-1].keep(args[0])
         result = func(*args, **kwargs)
         if self.graphs:
-            self.graphs[-1].record(func.overloadpacket.__name__, (args, kwargs), result)
+            self.graphs[-1].record(name, (args, kwargs), result)
         return result
+
+
+def is_in_place(name: str) -> bool:
+    """Whether an operation overwrites its first argument."""
+    return name.endswith("_") and not name.endswith("__")
 
 
 def hidden_of(value: Any, like: Tensor | None = None, dims: tuple[int, ...] = (3,)) -> Tensor | None:

@@ -1,6 +1,6 @@
 """What a norm does, told by what it gives for vectors that are known."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,9 +34,19 @@ class NormFacts:
         return float(self.gain.abs().max())
 
 
-def norm_facts(norm: Normed, width: int) -> NormFacts:
-    """Facts of a norm from its outputs for +-1 vectors, scaled and shifted; meta modules are taken at gain one."""
-    module = norm.call.module
+def norm_facts(norm: Normed, width: int, entered: Tensor, left: Tensor) -> NormFacts:
+    """Facts of a norm: of a module from its outputs for +-1 vectors, scaled and shifted; of a function by a fit.
+
+    On the meta device it is taken to have the gain one.
+
+    Args:
+        norm: module or function.
+        width: D.
+        entered, left: hidden states before and after it.
+    """
+    if norm.module is None:
+        return _fitted(norm, width, entered, left)
+    module = norm.module
     names = tuple(f"{norm.path}.{name}" for name, _ in module.named_parameters())
     example = next(module.parameters(), None)
     device = example.device if example is not None else torch.device("cpu")
@@ -68,6 +78,23 @@ def norm_facts(norm: Normed, width: int) -> NormFacts:
         eps=max(0.0, small**2 * (ratio**2 - 1)),
         parameters=names,
     )
+
+
+def _fitted(norm: Normed, width: int, entered: Tensor, left: Tensor) -> NormFacts:
+    """Least squares of what left on the normalised vectors, channel by channel, with and without centring."""
+    nothing = NormFacts(path=norm.path, gain=torch.ones(width), centred=False, eps=0.0, parameters=())
+    if entered.is_meta or left.numel() != entered.numel():
+        return nothing
+    x, y = (each.detach().double().reshape(-1, width) for each in (entered, left))
+    found = []
+    for centred in (False, True):
+        z = x - x.mean(1, keepdim=True) if centred else x
+        z = z / z.square().mean(1, keepdim=True).sqrt()
+        z_, y_ = z - z.mean(0), y - y.mean(0)
+        gain = (z_ * y_).sum(0) / z_.square().sum(0)
+        found.append((float((y_ - gain * z_).square().sum()), centred, gain))
+    _, centred, gain = min(found, key=lambda each: each[0])
+    return replace(nothing, gain=gain, centred=centred)
 
 
 def _call(module: torch.nn.Module, vector: Tensor) -> Tensor:

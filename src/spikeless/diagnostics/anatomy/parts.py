@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from spikeless.diagnostics.anatomy.graph import ALIASES, PIECES, Graph, Op
 from spikeless.diagnostics.anatomy.matrices import SAME, Linear, Matrix, chain_to, finals, linears_in
-from spikeless.diagnostics.anatomy.stream import Segment
+from spikeless.diagnostics.anatomy.stream import NORMALISING, Segment
 from spikeless.roles import Role
 
 __all__ = ["AttentionParts", "FeedForwardParts", "Parts", "parts_of"]
@@ -13,7 +13,7 @@ ACTIVATIONS = {
     frozenset({"gelu"}): "gelu",
     frozenset({"silu"}): "silu",
     frozenset({"relu"}): "relu",
-    frozenset({"relu", "pow"}): "relu squared",
+    frozenset({"relu", "pow"}): "relu2",
     frozenset({"tanh"}): "gelu_tanh",
     frozenset({"tanh", "pow"}): "gelu_tanh",
     frozenset({"erf"}): "gelu",
@@ -46,6 +46,8 @@ class AttentionParts:
     Attributes:
         matrices: query, key, value and attention_out, as far as they are apart; a fused one stands under "value".
         fused: the value matrix makes queries or keys as well.
+        normed: queries or keys go through a norm.
+        projected: node of the value matrix's output.
         heads: node of the concatenated heads Z, the input of the output matrix.
         written: node of the output matrix's output.
         logits, weights: nodes of the softmax's input and output.
@@ -53,6 +55,7 @@ class AttentionParts:
 
     matrices: dict[Role, Matrix]
     fused: bool
+    normed: bool
     projected: int
     heads: int
     written: int
@@ -171,6 +174,7 @@ def _attention(graph: Graph, linears: list[Linear], softmax: Op, start: int) -> 
     parts = AttentionParts(
         matrices=matrices,
         fused=fused,
+        normed=any(op.name in NORMALISING for op in graph.ops_within(_beyond(graph, into, asked, start))),
         projected=values[0].output if values else other,
         heads=first_out.input,
         written=ends[0].output,
@@ -178,6 +182,12 @@ def _attention(graph: Graph, linears: list[Linear], softmax: Op, start: int) -> 
         weights=weights,
     )
     return parts, used
+
+
+def _beyond(graph: Graph, into: set[int], asked: list[Linear], start: int) -> set[int]:
+    """What is computed from the projections, of all that the logits are computed from."""
+    before = graph.ancestors([each.input for each in asked], frozenset([start]))
+    return into - before
 
 
 def _uses(graph: Graph, op: Op, weights: int) -> bool:

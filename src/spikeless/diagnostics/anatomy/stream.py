@@ -1,11 +1,13 @@
 """The residual stream inside one block: where sub-layers read from it and add to it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-from spikeless.diagnostics.anatomy.graph import ALIASES, Call, Graph
+import torch
+
+from spikeless.diagnostics.anatomy.graph import ALIASES, Graph
 
 __all__ = ["Form", "Normed", "Segment", "find_norms", "segments_of"]
 
@@ -17,10 +19,16 @@ PRODUCTS = frozenset(["mm", "addmm", "bmm", "baddbmm", "convolution"])
 
 @dataclass(frozen=True, kw_only=True)
 class Normed:
-    """A norm's call: what entered, what left, and the module."""
+    """A norm on the stream.
+
+    Attributes:
+        path: of the module, or what stands for it: the block's path and a number.
+        module: None if it is a function.
+        input, output: nodes.
+    """
 
     path: str
-    call: Call
+    module: torch.nn.Module | None
     input: int
     output: int
 
@@ -53,16 +61,17 @@ def find_norms(graph: Graph) -> list[Normed]:
             continue
         names = {op.name for op in graph.ops[call.first_op : call.end_op]}
         if names & NORMALISING and not names & PRODUCTS and not any(call.path.startswith(f"{n.path}.") for n in found):
-            found.append(Normed(path=call.path, call=call, input=graph.source(call.input), output=call.output))
+            found.append(Normed(path=call.path, module=call.module, input=graph.source(call.input), output=call.output))
     return found
 
 
-def segments_of(graph: Graph, entered: int, left: int) -> tuple[Form, list[Segment]]:
+def segments_of(graph: Graph, entered: int, left: int, path: str = "") -> tuple[Form, list[Segment]]:
     """The sub-layers of a block, from the operations of one call.
 
     Args:
         graph: of the call.
         entered, left: nodes of the block's input and output.
+        path: of the block, in the names of norms that are no modules.
 
     Returns:
         The form, and the sub-layers in order; ("unknown", []) if input and output are not joined by additions alone.
@@ -71,8 +80,28 @@ def segments_of(graph: Graph, entered: int, left: int) -> tuple[Form, list[Segme
     points, adds = _follow(graph, entered)
     last = points.get(graph.source(left), points.get(left))
     if last is not None and last > 0:
-        return _additive(graph, points, adds, last, norms, entered, left)
+        form, segments = _additive(graph, points, adds, last, norms, entered, left)
+        segments = [_with_function(graph, each, f"{path}#{n}") for n, each in enumerate(segments)]
+        lost = torch.is_grad_enabled() and any(each.start in graph.overwritten for each in segments)
+        return ("unknown", []) if lost else (form, segments)
     return _normed_after(graph, entered, left, norms)
+
+
+def _with_function(graph: Graph, segment: Segment, path: str) -> Segment:
+    """The sub-layer with the norm that reads the stream, if that is a function and no module."""
+    if segment.norms:
+        return segment
+    stop = frozenset([segment.start])
+    branch = graph.ancestors(segment.contributions, stop)
+    products = [op for op in graph.ops_within(branch) if op.name in PRODUCTS]
+    if not products:
+        return segment
+    entering = graph.source(products[0].inputs[-2])
+    before = graph.ancestors([entering], stop)
+    names = {op.name for op in graph.ops_within(before) if segment.start in graph.ancestors(op.inputs, stop)}
+    if not names & NORMALISING or names & PRODUCTS:
+        return segment
+    return replace(segment, norms=(Normed(path=path, module=None, input=segment.start, output=entering),))
 
 
 def _follow(graph: Graph, start: int) -> tuple[dict[int, int], list[tuple[int, int, int]]]:

@@ -59,8 +59,8 @@ def _loss(anatomy: Anatomy, ids: Tensor, streams: list[Tensor]) -> Tensor:
 
     def enter(index: int, call: BlockCall) -> Tensor:
         stream = call.stream if call.stream.requires_grad else call.stream.detach().requires_grad_()
-        streams.append(stream.clone() if stream.is_leaf else stream)
-        return streams[-1]
+        streams.append(stream)
+        return stream.clone()  # which a block may overwrite
 
     with torch.enable_grad(), watch_blocks(anatomy.lm.model, anatomy.paths, enter):
         logits = anatomy.lm.logits(ids[:, :-1])

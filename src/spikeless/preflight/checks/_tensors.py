@@ -11,12 +11,14 @@ __all__ = [
     "READERS",
     "WRITERS",
     "Factors",
+    "at_worst",
     "factors",
     "is_matrix",
     "known_stds",
     "listed",
     "placed_matrices",
     "relative_noise",
+    "written",
 ]
 
 READERS = ("query", "key", "value", "ffn_up", "ffn_gate")
@@ -74,6 +76,16 @@ def listed(tensors: Sequence[TensorReading]) -> str:
     layers = {each.layer for each in tensors if each.layer is not None}
     place = f" in {len(layers)} layers" if len(layers) > 1 else ""
     return f"{len(tensors)} tensors{place}, such as {tensors[0].name},"
+
+
+def at_worst(tensors: Sequence[TensorReading]) -> str:
+    """The words behind a number that is the worst of several."""
+    return " at worst" if len(tensors) > 1 else ""
+
+
+def written(tensor: TensorReading) -> bool:
+    """False for memory that is known to hold garbage; broken_weights reports it."""
+    return tensor.declared is None or tensor.declared.written
 
 
 def known_stds(

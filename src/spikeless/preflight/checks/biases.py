@@ -2,7 +2,7 @@
 
 import math
 
-from spikeless.preflight.checks._tensors import is_matrix, listed
+from spikeless.preflight.checks._tensors import at_worst, is_matrix, listed
 from spikeless.preflight.findings import Finding
 from spikeless.preflight.measurements import Measurements, TensorReading
 
@@ -48,9 +48,8 @@ def biases(measured: Measurements) -> list[Finding]:
             check="biases",
             code="large",
             severity="warn",
-            where=worst.name,
-            message=f"{listed([worst, *(each for each in large if each is not worst)])} root mean square "
-            f"{_rms(worst):.3g} before training",
+            where=large[0].name,
+            message=f"{listed(large)} root mean square {_rms(worst):.3g}{at_worst(large)} before training",
             value=_rms(worst),
             threshold=_limit(worst, fans),
             why="biases start at zero, at U(+-1/sqrt(d_in)), or with the std of weights, about 0.02",

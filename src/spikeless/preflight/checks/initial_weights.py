@@ -3,7 +3,16 @@
 import math
 from collections import defaultdict
 
-from spikeless.preflight.checks._tensors import factors, is_matrix, known_stds, listed, placed_matrices, relative_noise
+from spikeless.preflight.checks._tensors import (
+    at_worst,
+    factors,
+    is_matrix,
+    known_stds,
+    listed,
+    placed_matrices,
+    relative_noise,
+    written,
+)
 from spikeless.preflight.findings import Finding, Severity
 from spikeless.preflight.measurements import Measurements, ModelReading, TensorReading
 
@@ -62,7 +71,11 @@ def _drawn(measured: Measurements) -> list[TensorReading]:
     """Matrices with a standard deviation to judge; those that are not placed have to be plain ones in a block."""
     unplaced = [each for each in measured.tensors if each.role is None and each.layer is not None]
     plain = [each for each in unplaced if is_matrix(each) and len(each.shape) == 2]
-    return [each for each in (*placed_matrices(measured), *plain) if math.isfinite(each.std) and each.std > 0]
+    return [
+        each
+        for each in (*placed_matrices(measured), *plain)
+        if math.isfinite(each.std) and each.std > 0 and written(each)
+    ]
 
 
 def _nearest(std: float, tensor: TensorReading, fan_in: int, fan_out: int, model: ModelReading) -> Nearest:
@@ -86,16 +99,16 @@ def _severity(off: float, role: str | None) -> Severity:
 
 def _far(severity: Severity, size: str, group: list[tuple[float, TensorReading, Nearest]]) -> Finding:
     _, tensor, (formula, std) = max(group, key=lambda item: item[0])
-    bad = [tensor, *(each for _, each, _ in group if each is not tensor)]
+    bad = [each for _, each, _ in group]
     factor = FAR if severity == "warn" and tensor.role is not None else VERY_FAR
     times = tensor.std / std if size == "large" else std / tensor.std
     return Finding(
         check="initial_weights",
         code=f"std-{size}",
         severity=severity,
-        where=tensor.name,
-        message=f"{listed(bad)} std {tensor.std:.3g}: {times:.2g} times too {size} for the nearest known scheme, "
-        f"{formula} = {std:.3g}",
+        where=bad[0].name,
+        message=f"{listed(bad)} std {tensor.std:.3g}{at_worst(bad)}: {times:.2g} times too {size} for the nearest "
+        f"known scheme, {formula} = {std:.3g}",
         value=tensor.std,
         threshold=std * factor if size == "large" else std / factor,
         why=f"known schemes lie within a factor of {FAR:g} of each other; at {VERY_FAR:g} a sub-layer of two matrices "

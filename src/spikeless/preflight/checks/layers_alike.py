@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median, median_low
 
-from spikeless.preflight.checks._tensors import is_matrix, listed, relative_noise
+from spikeless.preflight.checks._tensors import at_worst, is_matrix, listed, relative_noise, written
 from spikeless.preflight.findings import Finding
 from spikeless.preflight.measurements import Measurements, TensorReading
 
@@ -53,7 +53,7 @@ def _alike(measured: Measurements) -> list[list[TensorReading]]:
     """Matrices of one name but for its numbers, one role and one shape, at least two of them."""
     groups: dict[tuple[str | None, str, tuple[int, ...]], list[TensorReading]] = defaultdict(list)
     for each in measured.tensors:
-        if each.layer is not None and is_matrix(each) and math.isfinite(each.std):
+        if each.layer is not None and is_matrix(each) and math.isfinite(each.std) and written(each):
             groups[each.role, re.sub(r"\d+", "*", each.name), each.shape].append(each)
     return [group for group in groups.values() if len(group) > 1]
 
@@ -67,7 +67,6 @@ def _outliers(group: list[TensorReading]) -> list[Finding]:
     if not bad:
         return []
     worst = max(bad, key=lambda each: off[each.name])
-    bad = [worst, *(each for each in bad if each is not worst)]
     factor = math.exp(off[worst.name])
     few = 3 * len(bad) <= len(drawn)
     severe = few and factor > VERY_UNLIKE
@@ -77,9 +76,9 @@ def _outliers(group: list[TensorReading]) -> list[Finding]:
             check="layers_alike",
             code="layer-unlike" if few else "layers-irregular",
             severity="fail" if severe else "warn",
-            where=worst.name,
-            message=f"{listed(bad)} std {worst.std:.3g} where the same matrix of the {len(drawn)} layers has "
-            f"{others:.3g}: a factor of {factor:.2g} from what their scheme says",
+            where=bad[0].name,
+            message=f"{listed(bad)} std {worst.std:.3g}{at_worst(bad)} where the same matrix of the "
+            f"{len(drawn)} layers has {others:.3g}: a factor of {factor:.2g} from what their scheme says",
             value=factor,
             threshold=VERY_UNLIKE if severe else UNLIKE,
             why="layers of one scheme differ by sampling error only, and two schemes by a factor of 1.4 or more",
@@ -102,7 +101,7 @@ def _deviations(group: Sequence[TensorReading]) -> dict[str, float]:
 def _distributions(group: Sequence[TensorReading]) -> list[Finding]:
     kinds: dict[str, list[TensorReading]] = defaultdict(list)
     for each in group:
-        if each.declared is not None and each.declared.distribution not in ("", "copied"):
+        if each.declared is not None and each.declared.distribution not in ("", "copied", "constant"):
             kinds[each.declared.distribution].append(each)
     if len(kinds) < 2:
         return []

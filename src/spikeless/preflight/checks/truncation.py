@@ -2,7 +2,7 @@
 
 import math
 
-from spikeless.preflight.checks._tensors import listed
+from spikeless.preflight.checks._tensors import at_worst, listed
 from spikeless.preflight.findings import Finding
 from spikeless.preflight.measurements import Measurements, TensorReading
 
@@ -37,15 +37,16 @@ def truncation(measured: Measurements) -> list[Finding]:
                 threshold=IDLE,
             )
         ]
-    worst, bound = max(idle, key=lambda item: item[1])
-    names = [worst, *(each for each, _ in idle if each is not worst)]
+    bound = max(bound for _, bound in idle)
+    names = [each for each, _ in idle]
     return [
         Finding(
             check="truncation",
             code="idle",
             severity="warn",
-            where=worst.name,
-            message=f"{listed(names)} drawn from a normal that was cut at {bound:.3g} standard deviations: nowhere",
+            where=names[0].name,
+            message=f"{listed(names)} drawn from a normal that was cut at {bound:.3g} standard deviations"
+            f"{at_worst(names)}: nowhere",
             value=bound,
             threshold=IDLE,
             why="beyond 5 standard deviations lie 6 of 10 million draws",
