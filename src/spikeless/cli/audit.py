@@ -21,7 +21,7 @@ from spikeless.preflight.baseline import accept
 from spikeless.preflight.difference import difference, difference_json
 from spikeless.preflight.junit import write_junit
 from spikeless.preflight.page import write_audit_page
-from spikeless.preflight.result import AuditReport, FailOn
+from spikeless.preflight.result import FailOn, read_audit
 from spikeless.preflight.terminal import render
 from spikeless.preflight.watch import Watch
 
@@ -83,7 +83,11 @@ def audit(
     """Tell before the run whether a model will be stable, and what to change."""
     level = _FAIL_ON.get(fail_on)
     if level is None:
-        raise UserError(f"--fail-on {fail_on!r} is unknown; {nearest(fail_on, _FAIL_ON, 'severity')}")
+        raise UserError(f"--fail-on {fail_on!r} is unknown; {nearest(fail_on, _FAIL_ON, 'level')}")
+    if against is not None and (html or junit):
+        raise UserError("--html and --junit are about one model; leave --against out, or use --json")
+    if baseline is not None:
+        read_audit(baseline)  # so that a wrong file is told at once
     console = Console(highlight=False)
     options: dict[str, Any] = {
         "data": data,
@@ -108,7 +112,10 @@ def audit(
         other = None if against is None else audit_model(against, watch=watch, **options)
     if baseline is not None:
         report = accept(report, baseline)
-    _write(report, other, html, junit, level)
+    if html is not None:
+        write_audit_page(report, html)
+    if junit is not None:
+        write_junit(report, junit, level)
     numbers = report.to_json() if other is None else difference_json(report, other)
     if not write_or_print(json_file, numbers):
         console.print(render(report) if other is None else difference(report, other))
@@ -116,17 +123,6 @@ def audit(
             if path is not None:
                 console.print(f"{what}: {path}", soft_wrap=True, markup=False)
     raise typer.Exit(report.exit_code(level))
-
-
-def _write(
-    report: AuditReport, other: AuditReport | None, html: Path | None, junit: Path | None, fail_on: FailOn
-) -> None:
-    if other is not None and (html or junit):
-        raise UserError("--html and --junit are about one model; leave --against out, or use --json")
-    if html is not None:
-        write_audit_page(report, html)
-    if junit is not None:
-        write_junit(report, junit, fail_on)
 
 
 def _optimizer(text: str) -> AdamW:

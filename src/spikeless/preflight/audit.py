@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from spikeless.diagnostics.anatomy import Anatomy
+from spikeless.diagnostics.anatomy.language_model import LanguageModel
 from spikeless.errors import UserError
 from spikeless.optim.adamw import AdamW
-from spikeless.preflight.batch import read_batch
+from spikeless.preflight.batch import read_batch, wanted_tokens
 from spikeless.preflight.checks import run_checks
 from spikeless.preflight.findings import Finding
 from spikeless.preflight.measure import Plan, is_untrained, measure
@@ -20,7 +21,7 @@ from spikeless.preflight.measurements import Measurements, ModelReading
 from spikeless.preflight.result import AuditReport
 from spikeless.preflight.score import score
 from spikeless.preflight.suggest import QUANTITY_OF_CODE, suggestions
-from spikeless.preflight.target import Target, load_target, target_of_run
+from spikeless.preflight.target import Target, known_context_length, load_target, target_of_run
 from spikeless.preflight.watch import Watch
 from spikeless.recipes import adapt
 from spikeless.run import RunConfig
@@ -28,6 +29,7 @@ from spikeless.run import RunConfig
 __all__ = ["audit"]
 
 THEORY_TOKENS = 128
+PROBE_TOKENS = 8
 FLOATS = (torch.float32, torch.float64)
 
 
@@ -75,6 +77,12 @@ def audit(
     Raises:
         UserError: no such target, not a causal language model, or data that does not fit.
     """
+    if lr is not None and not 0 < lr < math.inf:
+        raise UserError(f"--lr {lr} is out of range; use a number above 0")
+    if optimizer is not None and not 0 < optimizer.eps < math.inf:
+        raise UserError(f"optim.eps={optimizer.eps} is out of range; use a number above 0")
+    if range_steps < 0 or range_steps == 1:
+        raise UserError(f"--steps {range_steps} is out of range; use 2 or more, or 0 for no range test")
     if isinstance(model, torch.nn.Module):
         target = _of_module(model, trained, theory_only)
     elif isinstance(model, RunConfig):
@@ -86,12 +94,13 @@ def audit(
     optimizer = optimizer or target.optimizer
     if lr is None and target.run is not None and target.optimizer is not None:
         lr = target.run.optim.lr
-    if lr is not None and not 0 < lr < math.inf:
-        raise UserError(f"--lr {lr} is out of range; use a number above 0")
     ids, source = None, ""
-    vocab_size = _rows(target)
+    lm = LanguageModel(target.model)
+    vocab_size = _vocabulary(lm)
     if not theory_only:
         if batch is None:
+            if target.context_length is None:
+                target = replace(target, context_length=_longest(lm, wanted_tokens(tokens)))
             ids, source = read_batch(target, vocab_size, data=data, sequences=sequences, tokens=tokens)
         else:
             ids, source = _checked(batch, vocab_size), "given"
@@ -123,13 +132,53 @@ def _of_module(model: torch.nn.Module, trained: bool | None, theory_only: bool) 
         name=type(model).__name__,
         model=model,
         architecture=type(model).__name__,
+        context_length=known_context_length(model),
         state=None if trained is None else "trained" if trained else "initial",
     )
 
 
-def _rows(target: Target) -> int:
-    """How many ids the model takes: the rows of its tallest table."""
-    return max((len(p) for name, p in target.model.named_parameters() if p.dim() == 2), default=1)
+def _vocabulary(lm: LanguageModel) -> int:
+    """How many ids the model gives logits of.
+
+    Raises:
+        UserError: it gives none.
+    """
+    try:
+        return _logits(lm, PROBE_TOKENS).shape[-1]
+    except UserError as error:
+        if "causal language model" in str(error):
+            raise
+        raise UserError(
+            f"{error}; a causal language model is needed, whose forward takes token ids [B, T] and nothing else"
+        ) from error
+
+
+def _longest(lm: LanguageModel, wanted: int) -> int | None:
+    """Most tokens below `wanted` that a model can be called with; None if it can be called with so many.
+
+    Not tried on an accelerator, where an index out of range makes an end of everything.
+    """
+    if lm.device.type != "cpu" or _takes(lm, wanted):
+        return None
+    low, high = PROBE_TOKENS, wanted
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _takes(lm, middle) else (low, middle)
+    return low
+
+
+def _takes(lm: LanguageModel, tokens: int) -> bool:
+    try:
+        _logits(lm, tokens)
+    except UserError:
+        return False
+    return True
+
+
+def _logits(lm: LanguageModel, tokens: int) -> Tensor:
+    ids = torch.arange(tokens, device=lm.device)[None] % PROBE_TOKENS
+    with torch.no_grad(), lm.evaluating():
+        return lm.logits(ids)
 
 
 def _checked(batch: Tensor, vocab_size: int) -> Tensor:

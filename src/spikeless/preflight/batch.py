@@ -11,7 +11,7 @@ from spikeless.data.mixture import parse_mixture
 from spikeless.errors import UserError
 from spikeless.preflight.target import Target
 
-__all__ = ["read_batch"]
+__all__ = ["read_batch", "wanted_tokens"]
 
 DEFAULT_TOKENS = 512
 DEFAULT_SEQUENCES = 2
@@ -54,6 +54,11 @@ def read_batch(
             "give data of the model's own tokenizer"
         )
     return ids, data
+
+
+def wanted_tokens(tokens: int | None) -> int:
+    """T, if the model takes so many."""
+    return DEFAULT_TOKENS if tokens is None else tokens
 
 
 def _text(target: Target, data: str, batch: int, length: int) -> Tensor:

@@ -1,28 +1,29 @@
 """What is audited: a recipe, a run, a Hugging Face folder or configuration, a factory of the user's own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from spikeless.config import find, names_in
+from spikeless.config import find, from_dict, names_in
 from spikeless.data import Tokenizer, load_tokenizer, parse_tokenizer
 from spikeless.errors import UserError, nearest
 from spikeless.files import read_json
 from spikeless.hub import hub_answers
-from spikeless.init import InitConfig
+from spikeless.init import InitConfig, standard_deviations
 from spikeless.init.gpt2 import GPT2Init
 from spikeless.init.normal import NormalInit
 from spikeless.nn.transformer import Transformer
 from spikeless.optim.adamw import AdamW
 from spikeless.preflight.declared_init import InitJournal
 from spikeless.preflight.measurements import DeclaredInit
-from spikeless.pretrained.foreign import context_length_of, foreign_from_config, load_foreign
+from spikeless.pretrained.foreign import foreign_from_config, load_foreign
 from spikeless.pretrained.read import read_config, read_pretrained
 from spikeless.recipes import adapt, compose
-from spikeless.roles import Role
+from spikeless.roles import Role, role_of
 from spikeless.run import RunConfig
 from spikeless.training.build import build_model
 from spikeless.training.trained import load_trained
@@ -30,9 +31,12 @@ from spikeless.weights import open_weights
 from spikeless.weights.folder import PICKLES, WAY_OUT
 from spikeless.weights.hub import is_hub_name
 
-__all__ = ["Target", "load_target", "target_of_run"]
+__all__ = ["Target", "known_context_length", "load_target", "target_of_run"]
 
 State = Literal["initial", "trained"]
+
+TARGETS = "a recipe, a run folder or checkpoint, a Hugging Face folder, its config.json, or MODULE:FACTORY"
+CONTEXT_LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len", "block_size", "context_length", "n_ctx")
 
 
 @dataclass(kw_only=True)
@@ -96,7 +100,7 @@ def load_target(
         return target_of_run(name, compose(name, techniques, assignments), theory_only)
     if path.is_dir() and ((path / "run.json").exists() or _is_checkpoint(path)):
         _refuse_edits(name, techniques, assignments)
-        return _of_training(name, path, trained)
+        return _of_training(name, path, trained, theory_only)
     if path.is_dir() and (path / "config.json").is_file():
         return _of_folder(name, path, techniques, assignments, trained, theory_only, weights=True)
     if path.is_file() and path.suffix == ".json":
@@ -106,10 +110,14 @@ def load_target(
     if path.suffix in PICKLES and path.exists():
         raise UserError(f"{name}: {WAY_OUT.format(name=path.name)}")
     if path.is_dir():
-        open_weights(path)  # says if there are pickles, or nothing
+        if not _has_weights(path):
+            raise UserError(f"{name} holds no run.json, no config.json and no weights; give {TARGETS}")
+        open_weights(path)  # says if there are pickles
         raise UserError(f"{name} has weights but no config.json; put the model's config.json beside them")
     if path.exists():
-        raise UserError(f"{name} is no model; give a run folder, a Hugging Face folder, or its config.json")
+        if path.suffix == ".py":
+            raise UserError(f"{name} is code; name the function in it that makes the model: {path.stem}:FUNCTION")
+        raise UserError(f"{name} is no model; give {TARGETS}")
     if ":" in name:
         _refuse_edits(name, techniques, assignments)
         return _of_factory(name, trained, theory_only)
@@ -119,15 +127,28 @@ def load_target(
 def target_of_run(name: str, run: RunConfig, theory_only: bool) -> Target:
     """A run with its initial weights, or with shapes only."""
     run = _with_vocabulary(run)
+    model = build_model(run, "meta" if theory_only else "cpu")
     return Target(
         name=name,
-        model=build_model(run, "meta" if theory_only else "cpu"),
+        model=model,
         architecture=run.model.family,
         state="initial",
         run=run,
         context_length=run.model.context_length,
+        declared=_declared(run, model) if theory_only else {},
         optimizer=run.optim if isinstance(run.optim, AdamW) else None,
     )
+
+
+def _declared(run: RunConfig, model: Transformer) -> dict[str, DeclaredInit]:
+    """How `initialise` would write each parameter."""
+    stds = standard_deviations(model, run.init, width=run.model.width, num_layers=run.model.num_layers)
+    found = {name: DeclaredInit(written=True, distribution="normal", std=std, mean=0.0) for name, std in stds.items()}
+    for name, _ in model.named_parameters():
+        if name not in found:
+            one = role_of(name) is Role.NORM and name.endswith("weight")
+            found[name] = DeclaredInit(written=True, distribution="constant", std=0.0, mean=float(one))
+    return found
 
 
 def _with_vocabulary(run: RunConfig) -> RunConfig:
@@ -142,7 +163,12 @@ def _is_checkpoint(path: Path) -> bool:
     return path.parent.name == "checkpoints" and (path.parent.parent / "run.json").exists()
 
 
-def _of_training(name: str, path: Path, trained: bool | None) -> Target:
+def _of_training(name: str, path: Path, trained: bool | None, theory_only: bool) -> Target:
+    if theory_only:
+        folder = path.parent.parent if _is_checkpoint(path) else path
+        run = from_dict(read_json(folder / "run.json", "config")["config"], RunConfig)
+        target = target_of_run(name, run, theory_only)
+        return target if trained is None else replace(target, state=_state(trained))
     found = load_trained(path)
     state: State | None = None if found.step == 0 else "trained"
     return Target(
@@ -171,10 +197,13 @@ def _of_folder(
     if weights:
         _refuse_edits(name, techniques, assignments)
     tokenizer = load_tokenizer(folder) if (folder / "tokenizer.json").exists() and weights else None
+    read_json(folder / "config.json")  # says if it is damaged
     try:
         config = read_config(folder)
     except UserError as not_ours:
-        return _of_foreign(name, folder, tokenizer, trained, theory_only, weights, str(not_ours), techniques)
+        return _of_foreign(
+            name, folder, tokenizer, trained, theory_only, weights, str(not_ours), edits=bool(techniques or assignments)
+        )
     scale = read_json(folder / "config.json").get("initializer_range", 0.02)
     if not isinstance(scale, int | float) or isinstance(scale, bool) or not scale > 0:
         raise UserError(f"{folder / 'config.json'}: initializer_range is {scale!r}; a number above 0 is needed")
@@ -201,13 +230,15 @@ def _of_foreign(
     theory_only: bool,
     weights: bool,
     why: str,
-    techniques: Sequence[str],
+    *,
+    edits: bool,
 ) -> Target:
-    if techniques:
-        raise UserError(f"{name}: --with edits recipes and the models of our families; {why}")
+    if edits:
+        raise UserError(f"{name}: --with and --set edit recipes and the models of our families; {why}")
     declared: Mapping[str, DeclaredInit] = {}
     if weights and not theory_only:
-        model = load_foreign(folder, torch.float32, why)
+        with _no_bars():
+            model = load_foreign(folder, torch.float32, why)
     else:
         with InitJournal() as journal, torch.device("meta" if theory_only else "cpu"):
             model = foreign_from_config(folder, why)
@@ -219,7 +250,7 @@ def _of_foreign(
         architecture=type(model).__name__,
         state=state if trained is None else _state(trained),
         tokenizer=tokenizer,
-        context_length=context_length_of(model),
+        context_length=known_context_length(model),
         declared=declared,
     )
 
@@ -244,6 +275,7 @@ def _of_factory(name: str, trained: bool | None, theory_only: bool) -> Target:
         model=model,
         architecture=type(model).__name__,
         state=None if trained is None else _state(trained),
+        context_length=known_context_length(model),
         declared=journal.declared(model),
     )
 
@@ -279,6 +311,31 @@ def _of_hub(
         load_target(folder, techniques=techniques, assignments=assignments, trained=trained, theory_only=theory_only),
         name=name,
     )
+
+
+def known_context_length(model: Any) -> int | None:
+    """Most tokens that a model takes at once; None if it has no configuration that says so."""
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    lengths = [getattr(text, name, None) for name in CONTEXT_LENGTH]
+    return next((each for each in lengths if isinstance(each, int) and each > 0), None)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Progress bars of transformers are left out."""
+    try:
+        from transformers.utils import logging
+    except ImportError:
+        yield
+        return
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _has_weights(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from spikeless.diagnostics.anatomy.graph import hidden_of
 
 __all__ = ["BlockCall", "find_chain", "watch_blocks"]
 
+ALIKE = 0.05  # a block's parameters against those of the chain's largest
 COVERAGE = 0.5  # share of the best chain's parameters that a longer chain must hold
 
 
@@ -86,7 +87,7 @@ def find_chain(model: torch.nn.Module, forward: Callable[[], Any]) -> tuple[str,
     for call in calls:
         groups[type(call.module)].append(call)
         groups[call.path.rpartition(".")[0]].append(call)
-    chains = [chain for group in groups.values() for chain in _chains(group)]
+    chains = [chain for group in groups.values() for chain in _chains(group) if _alike(chain)]
     sizes = {id(chain): _parameters(chain) for chain in chains}
     most = max(sizes.values(), default=0)
     good = [chain for chain in chains if sizes[id(chain)] >= COVERAGE * most > 0]
@@ -104,6 +105,12 @@ def _chains(calls: Sequence[_Seen]) -> list[list[_Seen]]:
         else:
             chains.append([call])
     return chains
+
+
+def _alike(chain: Sequence[_Seen]) -> bool:
+    """Blocks are of comparable size; a norm and what follows it are not."""
+    sizes = [_parameters([call]) for call in chain]
+    return min(sizes) >= ALIKE * max(sizes) > 0
 
 
 def _parameters(chain: Sequence[_Seen]) -> int:

@@ -117,7 +117,8 @@ class Graph:
         op = Op(name.rstrip("_") if in_place else name, inputs, outputs, scalars)
         self.ops.append(op)
         for node in outputs:
-            self.producer.setdefault(node, op)
+            if node not in inputs:  # given back as it was
+                self.producer.setdefault(node, op)
 
     def keep(self, tensor: Tensor) -> None:
         """Keep the numbers of a hidden state that is about to be overwritten; its history is lost."""

@@ -7,8 +7,8 @@ from spikeless.diagnostics.probes._lanczos import SingularValue, largest_singula
 
 __all__ = ["spectral_norm"]
 
-TOLERANCE = 1e-2
-"""Relative residual; the value's own error is of its square, below 1e-4 of what it is."""
+TOLERANCE = 1e-3
+"""Relative residual; the value itself is off by about its square."""
 
 
 def spectral_norm(matrix: Matrix, *, tolerance: float = TOLERANCE) -> SingularValue:

@@ -64,7 +64,7 @@ def _is_key_bias(tensor: TensorReading) -> bool:
 
 
 def _no_gradient(dead: Sequence[TensorReading], tensors: Sequence[TensorReading]) -> Finding:
-    zero = [each.name for each in tensors if each.zeros == 1 and len(each.shape) > 1]
+    zero = [each.name for each in tensors if each.zeros == 1 and (len(each.shape) > 1 or math.prod(each.shape) == 1)]
     names = _list(each.name for each in dead)
     return Finding(
         check="adam_epsilon",
@@ -76,7 +76,7 @@ def _no_gradient(dead: Sequence[TensorReading], tensors: Sequence[TensorReading]
         threshold=0.0,
         why="a parameter that the loss depends on has a gradient; rounding leaves no exact zero in a whole tensor",
         consequence="Adam does not move them; weight decay alone does, towards zero.",
-        advice=f"Matrices of zeros ({_list(zero)}) cut gradients off; if meant, this ends with the first step."
+        advice=f"Zeros ({_list(zero)}) cut gradients off; if meant, this ends with the first step."
         if zero
         else "Find what cuts them off: a detach, a parameter without use, dead activations; or freeze them.",
     )

@@ -1,6 +1,7 @@
 """Biases before training."""
 
 import math
+import re
 
 from spikeless.preflight.checks._tensors import at_worst, is_matrix, listed
 from spikeless.preflight.findings import Finding
@@ -10,6 +11,8 @@ __all__ = ["biases"]
 
 LARGE = 0.05
 
+_ADDED = re.compile(r"bias|beta|shift|offset|(^|_)b[qkvo12]?($|_)", re.IGNORECASE)
+
 
 def biases(measured: Measurements) -> list[Finding]:
     """Looks for initial biases that are neither zero nor drawn small.
@@ -17,7 +20,8 @@ def biases(measured: Measurements) -> list[Finding]:
     Zero is usual. `torch.nn.Linear` draws from U(+-1/sqrt(d_in)), which is within its bounds here, and a draw of
     N(0, 0.02^2) is below 0.05 too. More is the same for every token: behind a norm, where a feature's std is 1, it
     shifts what the sub-layer computes before it has seen data. It is a warning at most: gates are sometimes opened
-    or closed by a bias. The threshold is ours.
+    or closed by a bias. Vectors whose name does not say that they are added are left out: they may be gains of a
+    norm without a module, or scales of a residual branch. The threshold is ours.
 
     Reference: He et al. 2015, as `torch.nn.Linear` uses it.
     """
@@ -60,7 +64,9 @@ def biases(measured: Measurements) -> list[Finding]:
 
 
 def _is_bias(tensor: TensorReading) -> bool:
-    return tensor.role == "bias" or (tensor.role == "norm" and tensor.name.endswith("bias"))
+    if tensor.role == "norm":
+        return tensor.name.endswith("bias")
+    return tensor.role == "bias" and _ADDED.search(tensor.name.rpartition(".")[2]) is not None
 
 
 def _rms(tensor: TensorReading) -> float:

@@ -70,9 +70,9 @@ def _is_deep_norm(misplaced: Mapping[str, float], writers: Mapping[str, float], 
 def _relative(measured: Measurements) -> list[dict[str, float]]:
     """Standard deviation of each role over what its peers have, apart from its shape; 0 for one that is all zero.
 
-    The peers' is the largest that two roles share. Of constant, 1/sqrt(d_in) and Xavier those laws of the shape are
-    taken, one or several, that explain most roles: as their peers, or as scaled. Products of low-rank factors are left
-    out.
+    The peers' is one that two roles share, the largest of those that explain most roles. Of constant, 1/sqrt(d_in)
+    and Xavier those laws of the shape are taken, one or several, that explain most roles: as their peers, or as
+    scaled. Products of low-rank factors are left out.
     """
     matrices = placed_matrices(measured)
     low_rank = factors(matrices)
@@ -87,13 +87,16 @@ def _relative(measured: Measurements) -> list[dict[str, float]]:
         stds = {role: std for role, std in stds.items() if role not in zero}
         if stds:
             shared = [a for r, a in stds.items() if any(q != r and _close(a, b) for q, b in stds.items())]
-            reference = max(shared or stds.values())
-            candidates.append({role: std / reference for role, std in stds.items()})
-    explained = [
-        sum(_close(factor, 1) or _looks_scaled(factor, measured.model.num_layers) for factor in each.values())
-        for each in candidates
-    ]
+            references = sorted(shared or [max(stds.values())], reverse=True)
+            relative = [{role: std / reference for role, std in stds.items()} for reference in references]
+            candidates.append(max(relative, key=lambda each: _explained(each, measured.model.num_layers)))
+    explained = [_explained(each, measured.model.num_layers) for each in candidates]
     return [each | zero for each, count in zip(candidates, explained, strict=True) if count == max(explained)]
+
+
+def _explained(relative: Mapping[str, float], num_layers: int) -> int:
+    """How many roles are as their peers, or as scaled."""
+    return sum(_close(factor, 1) or _looks_scaled(factor, num_layers) for factor in relative.values())
 
 
 def _close(a: float, b: float) -> bool:

