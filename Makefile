@@ -39,6 +39,7 @@ bench: setup
 	$(BIN)/python benchmarks/data_reading.py
 	$(BIN)/python benchmarks/tokenising.py
 	$(BIN)/python benchmarks/tev_cost.py
+	$(BIN)/python benchmarks/audit_cost.py
 	$(BIN)/python benchmarks/training_speed.py
 
 clean:

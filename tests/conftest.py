@@ -68,6 +68,61 @@ def build() -> Callable[..., Transformer]:
     return make
 
 
+V, D, H, F, L = 97, 32, 4, 64, 3
+IDS = {"bos_token_id": 1, "eos_token_id": 2}
+MHA = {"vocab_size": V, "hidden_size": D, "intermediate_size": F, "num_hidden_layers": L, "num_attention_heads": H}
+MHA |= {"max_position_embeddings": 64, "pad_token_id": 0, **IDS}
+KV = MHA | {"num_key_value_heads": 2}
+HEAD = {"head_dim": 8, "query_pre_attn_scalar": 8}
+OPT = {"vocab_size": V, "hidden_size": D, "ffn_dim": F, "num_hidden_layers": L, "num_attention_heads": H}
+OPT |= {"max_position_embeddings": 64, "dropout": 0.0, "pad_token_id": 0, **IDS}
+GPT2 = {"vocab_size": V, "n_embd": D, "n_layer": L, "n_head": H, "n_positions": 64, **IDS}
+FAMILIES = {
+    "gpt2": ("GPT2Config", GPT2),
+    "llama": ("LlamaConfig", KV),
+    "mistral": ("MistralConfig", KV),
+    "qwen2": ("Qwen2Config", KV),
+    "qwen3": ("Qwen3Config", KV | {"head_dim": 8}),
+    "gemma2": ("Gemma2Config", KV | HEAD),
+    "gemma3": ("Gemma3TextConfig", KV | HEAD),
+    "opt": ("OPTConfig", OPT | {"word_embed_proj_dim": D}),
+    "opt, post-norm": ("OPTConfig", OPT | {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
+    "bloom": ("BloomConfig", {"vocab_size": V, "hidden_size": D, "n_layer": L, "n_head": H, **IDS}),
+    "gpt-neox": ("GPTNeoXConfig", MHA),
+    "gpt-neox, sequential": ("GPTNeoXConfig", MHA | {"use_parallel_residual": False}),
+    "phi": ("PhiConfig", MHA),
+    "phi3": ("Phi3Config", KV),
+    "falcon": (
+        "FalconConfig",
+        {"vocab_size": V, "hidden_size": D, "num_hidden_layers": L, "num_attention_heads": H, **IDS},
+    ),
+    "gpt-j": ("GPTJConfig", GPT2 | {"rotary_dim": 4}),
+    "olmo2": ("Olmo2Config", KV),
+    "granite": ("GraniteConfig", KV | {"residual_multiplier": 0.5, "embedding_multiplier": 3.0}),
+    "mixtral": ("MixtralConfig", KV | {"num_local_experts": 4}),
+}
+
+
+@pytest.fixture(scope="session")
+def make_family() -> Callable[..., torch.nn.Module]:
+    """Builds a small model of `transformers`: `make_family("opt", inflate=5)` multiplies its matrices."""
+
+    def make(name: str, inflate: float = 1.0, device: str = "cpu") -> torch.nn.Module:
+        import transformers
+
+        config, fields = FAMILIES[name]
+        torch.manual_seed(0)
+        with torch.device(device):
+            model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, config)(**fields)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() > 1:
+                    parameter.mul_(inflate)
+        return model
+
+    return make
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Every test draws the same random numbers, whatever ran before it."""

@@ -1,11 +1,14 @@
-"""Models as users write them, and factories of models with a fault in them, for `spikeless audit hand_written:NAME`."""
+"""Models as users write them, a few steps of training, and factories for `spikeless audit hand_written:NAME`."""
 
+import argparse
 import math
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from spikeless.diagnostics.anatomy.language_model import LanguageModel
 
 VOCAB, LAYERS, WIDTH, HEADS, CONTEXT = 128, 4, 48, 4, 64
 
@@ -154,3 +157,67 @@ class EinsumLM(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         x = self.layers(F.embedding(ids, self.table))
         return F.rms_norm(x, x.shape[-1:], self.final_gain, 1e-6) @ self.unembedding
+
+
+def text() -> Tensor:
+    """Bytes below 128 of a file of Python."""
+    data = Path(argparse.__file__).read_bytes()
+    return torch.tensor([each for each in data if each < VOCAB])
+
+
+def windows(ids: Tensor, batch: int, length: int, seed: int) -> Tensor:
+    """Token ids [B, T + 1] from random places of a text."""
+    starts = torch.randint(len(ids) - length - 1, (batch,), generator=torch.Generator().manual_seed(seed))
+    return torch.stack([ids[start : start + length + 1] for start in starts])
+
+
+def train(model: nn.Module, steps: int = 200, lr: float = 3e-3) -> nn.Module:
+    """Steps of AdamW with weight decay on matrices, after a warm-up, on the text above."""
+    matrices = [each for each in model.parameters() if each.dim() > 1]
+    vectors = [each for each in model.parameters() if each.dim() <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)
+    ids, lm = text(), LanguageModel(model.train())
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1.0, (step + 1) / 30) * (1 - 0.9 * step / steps)
+        batch = windows(ids, 8, 32, step)
+        loss = F.cross_entropy(lm.logits(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+def well_truncated() -> nn.Module:
+    """Cut at three standard deviations."""
+    return _truncated(bound=0.06)
+
+
+def truncated_nowhere() -> nn.Module:
+    """Cut at -2 and 2, as `trunc_normal_` does unless told otherwise: at 100 standard deviations (torchtitan#3334)."""
+    return _truncated(bound=2.0)
+
+
+def _truncated(bound: float) -> nn.Module:
+    model = NanoGPT()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.trunc_normal_(parameter, std=0.02, a=-bound, b=bound)
+    return model
+
+
+def tied_to_memory() -> nn.Module:
+    """The head is replaced and tied after the initialisation, and holds what lay there (torchtitan#2342)."""
+    model = NanoGPT()
+    model.lm_head.weight = nn.Parameter(torch.empty(VOCAB, WIDTH))
+    model.transformer.wte.weight = model.lm_head.weight
+    return model
+
+
+def block_built_later() -> nn.Module:
+    """The third block is replaced after the initialisation and keeps what `nn.Linear` draws."""
+    model = NanoGPT()
+    model.transformer.h[2] = Block(WIDTH, HEADS, 0.0)
+    return model

@@ -88,13 +88,14 @@ def audit(
         raise UserError("--html and --junit are about one model; leave --against out, or use --json")
     if baseline is not None:
         read_audit(baseline)  # so that a wrong file is told at once
+    planned, planned_lr = (None, None) if optimizer is None else _optimizer(optimizer)
     console = Console(highlight=False)
     options: dict[str, Any] = {
         "data": data,
         "sequences": batch,
         "tokens": seq,
-        "lr": lr,
-        "optimizer": None if optimizer is None else _optimizer(optimizer),
+        "lr": planned_lr if lr is None else lr,
+        "optimizer": planned,
         "range_steps": steps,
         "trained": trained,
         "theory_only": theory_only,
@@ -125,12 +126,13 @@ def audit(
     raise typer.Exit(report.exit_code(level))
 
 
-def _optimizer(text: str) -> AdamW:
-    """AdamW with the arguments that were given."""
+def _optimizer(text: str) -> tuple[AdamW, float | None]:
+    """AdamW with the arguments that were given, and the learning rate if it is one of them."""
     calls = parse_calls(text)
     if len(calls) != 1 or calls[0].name.lower() != "adamw":
         raise UserError(f"--optimizer {text!r} is unknown; write adamw or adamw(eps=1e-6,weight_decay=0.1)")
-    return dataclasses.replace(calls[0], name="AdamW").build("optim.adamw")
+    built = dataclasses.replace(calls[0], name="AdamW").build("optim.adamw")
+    return built, built.lr if "lr" in calls[0].arguments else None
 
 
 def _parts(given: list[str] | tuple[()]) -> dict[str, str]:

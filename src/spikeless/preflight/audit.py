@@ -95,9 +95,9 @@ def audit(
     if lr is None and target.run is not None and target.optimizer is not None:
         lr = target.run.optim.lr
     ids, source = None, ""
-    lm = LanguageModel(target.model)
-    vocab_size = _vocabulary(lm)
     if not theory_only:
+        lm = LanguageModel(target.model)
+        vocab_size = _vocabulary(lm)
         if batch is None:
             if target.context_length is None:
                 target = replace(target, context_length=_longest(lm, wanted_tokens(tokens)))

@@ -15,6 +15,7 @@ __all__ = ["read_batch", "wanted_tokens"]
 
 DEFAULT_TOKENS = 512
 DEFAULT_SEQUENCES = 2
+DEFAULT_TEXT = "pydocs:asyncio+logging"  # 100 kB, read in a second
 SEED = 0
 
 
@@ -43,7 +44,7 @@ def read_batch(
     if length < 2 or (longest is not None and length > longest):
         raise UserError(f"--seq {length} is out of range; the model takes 2 to {longest or 'any number of'} tokens")
     if data is None:
-        data = "random" if target.tokenizer is None else "pydocs"
+        data = "random" if target.tokenizer is None else DEFAULT_TEXT
     if data == "random":
         generator = torch.Generator().manual_seed(SEED)
         return torch.randint(vocab_size, (batch, length + 1), generator=generator), "uniform random tokens"

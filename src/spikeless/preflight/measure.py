@@ -125,8 +125,9 @@ def _measure(
     measured = Measurements(model=described, tensors=tensors, decayed_roles=decayed_roles, seconds=seconds)
     length = JACOBIAN_TOKENS if plan.ids is None else plan.ids.shape[1] - 1
     with timed("theory"):
-        known = _block_strengths(anatomy, std_of)
-        if run is not None and described.state == "initial":
+        untouched = run is not None and described.state == "initial"
+        known = () if untouched and plan.ids is None else _block_strengths(anatomy, std_of)
+        if run is not None and untouched:
             whole, stand_in = strengths_of(run, length), run
         else:
             whole = model_strengths(anatomy, known, std_of, length)

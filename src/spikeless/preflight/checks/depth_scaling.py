@@ -86,7 +86,8 @@ def _relative(measured: Measurements) -> list[dict[str, float]]:
         stds = {role: median(each.std / law(each) for each in group) for role, group in by_role.items()}
         stds = {role: std for role, std in stds.items() if role not in zero}
         if stds:
-            shared = [a for r, a in stds.items() if any(q != r and _close(a, b) for q, b in stds.items())]
+            fused = not {"query", "key"} & set(stds)  # one role then stands for three matrices
+            shared = [a for r, a in stds.items() if fused or any(q != r and _close(a, b) for q, b in stds.items())]
             references = sorted(shared or [max(stds.values())], reverse=True)
             relative = [{role: std / reference for role, std in stds.items()} for reference in references]
             candidates.append(max(relative, key=lambda each: _explained(each, measured.model.num_layers)))
