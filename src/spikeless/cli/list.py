@@ -19,6 +19,8 @@ ROOMS = {
     "models": "models",
     "stabilizers": "stabilizers",
     "diagnostics": "diagnostics",
+    "probes": "diagnostics.probes",
+    "checks": "preflight.checks",
     "corpora": "data.corpora",
     "tokenizers": "data.tokenizers",
     "schedules": "optim.schedules",

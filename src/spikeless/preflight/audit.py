@@ -215,8 +215,8 @@ def _with_suggestions(measured: Measurements, run: RunConfig | None) -> list[Fin
     known: dict[str, Any] = {}
     for finding in run_checks(measured):
         quantity = QUANTITY_OF_CODE.get(finding.code)
-        fresh = run is not None and measured.model.state == "initial"  # techniques change what a run starts from
-        if not fresh or quantity is None or finding.severity == "pass":
+        trained = measured.model.state == "trained"  # techniques change what a run starts from
+        if run is None or trained or quantity is None or finding.severity == "pass":
             found.append(finding)
             continue
         if quantity not in known:

@@ -81,10 +81,14 @@ def shortcut(layers: Sequence[LayerReading], theory: Theory | None, kind: Kind) 
 
 
 def residual(measured: Measurements) -> Figure | None:
-    """Std of the residual stream at the blocks' inputs."""
-    read = {"residual stream": _of_layers(measured.layers, lambda each: each.residual_std)}
+    """Variance of the residual stream at the blocks' inputs."""
+    read = {"residual stream": _of_layers(measured.layers, _variance)}
     note = _growth(measured.residual_growth)
-    return _over_depth("Residual stream, std", "std over D [dimensionless]", read, note)
+    return _over_depth("Residual stream, variance", "variance over D, mean [dimensionless]", read, note)
+
+
+def _variance(layer: LayerReading) -> float | None:
+    return None if layer.residual_std is None else layer.residual_std**2
 
 
 def gradient(layers: Sequence[LayerReading], growth: GrowthFit | None) -> Figure | None:

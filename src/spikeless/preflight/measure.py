@@ -44,6 +44,7 @@ from spikeless.preflight.tensors import read_tensors
 from spikeless.preflight.theory import Strengths, SubLayerStrengths, theory
 from spikeless.preflight.watch import Watch
 from spikeless.run import RunConfig
+from spikeless.stats import row_moments
 
 __all__ = ["Plan", "is_untrained", "measure"]
 
@@ -273,11 +274,10 @@ def _tev(anatomy: Anatomy) -> TevReading | None:
         )
     )
     read = {key: float(value) for key, value in found.items()}
-    rows = entry.weight.detach().float()
-    stds = rows.std(1, correction=0).cpu().numpy()
+    known = entry.function is not None
+    stds = row_moments(entry.weight.detach(), entry.function)[0].sqrt().cpu().numpy()
     finite = stds[np.isfinite(stds)]
     counts, edges = np.histogram(finite, BINS) if len(finite) else (np.zeros(0), np.zeros(0))
-    known = entry.function is not None
     return TevReading(
         name=entry.name,
         mean=read["tev/mean"],
@@ -286,7 +286,7 @@ def _tev(anatomy: Anatomy) -> TevReading | None:
         effective_std=read["tev/effective_std"] if known else None,
         with_positions_mean=read.get("tev/effective_with_positions_mean") if known else None,
         entry=entry.words,
-        padded_rows=int((stds == 0).sum()),
+        padded_rows=int((row_moments(entry.weight.detach())[0] == 0).sum()),
         histogram=tuple(float(each) / max(1, len(stds)) for each in counts),
         edges=tuple(float(each) for each in edges),
     )

@@ -25,8 +25,14 @@ QUANTITIES: dict[str, tuple[str, Read]] = {
     "largest_estimate": ("largest estimate of a Jacobian", _largest("estimate")),
     "largest_bound": ("largest bound of a Jacobian", _largest("bound")),
     "largest_measured": ("largest measured Jacobian", _largest("measured")),
-    "gradient_ratio": ("gradient norm, last layer / first", lambda m: m.gradient_growth and m.gradient_growth.ratio),
-    "residual_ratio": ("residual std, last layer / first", lambda m: m.residual_growth and m.residual_growth.ratio),
+    "gradient_ratio": (
+        "gradient norm, first layer / last",
+        lambda m: m.gradient_growth and (1 / m.gradient_growth.ratio if m.gradient_growth.ratio else math.inf),
+    ),
+    "residual_ratio": (
+        "residual variance, last layer / first",
+        lambda m: m.residual_growth and m.residual_growth.ratio,
+    ),
     "logits_std": ("logits, std", lambda m: m.logits and m.logits.std),
     "loss": ("loss [nats/token]", lambda m: m.logits and m.logits.loss),
     "critical_lr": ("critical learning rate", lambda m: m.learning_rate and m.learning_rate.critical),

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from spikeless.diagnostics.anatomy import Anatomy, BlockView
 from spikeless.diagnostics.anatomy.blocks import BlockCall
+from spikeless.diagnostics.anatomy.fused import fused_rows
 from spikeless.diagnostics.anatomy.matrices import Matrix
-from spikeless.diagnostics.probes.fused_rows import fused_rows
 from spikeless.diagnostics.probes.jacobian import JacobianNorms, jacobian
 from spikeless.diagnostics.probes.jacobian_bound import jacobian_bound
 from spikeless.diagnostics.probes.shortcut import token_stds

@@ -315,7 +315,7 @@ def _of_hub(
 
 def known_context_length(model: Any) -> int | None:
     """Most tokens that a model takes at once; None if it has no configuration that says so."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     lengths = [getattr(text, name, None) for name in CONTEXT_LENGTH]
     return next((each for each in lengths if isinstance(each, int) and each > 0), None)

@@ -106,10 +106,13 @@ def figure(
     return Figure(title=title, plot=plot, note=note, lines=lines)
 
 
-def _ticks(plot: go.Figure, axis: str) -> str | None:
-    """Ticks at 1, 2 and 5 where that is legible; None leaves them to plotly."""
+def _ticks(plot: go.Figure, axis: str) -> str | int | None:
+    """Ticks at 1, 2 and 5 where that is legible, on a longer axis at powers of ten; None leaves them to plotly."""
     lines: Any = plot.data  # plotly types it as a string
     values = np.concatenate([np.asarray(line[axis], dtype=float) for line in lines])
     positive = values[values > 0]
     shortest, longest = DECADES_125
-    return "D2" if len(positive) and shortest < np.log10(positive.max() / positive.min()) < longest else None
+    if not len(positive):
+        return None
+    length = np.log10(positive.max() / positive.min())
+    return "D2" if shortest < length < longest else 1 if length >= longest else None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from spikeless.config import replace_at
 from spikeless.diagnostics.anatomy import BlockView
-from spikeless.diagnostics.probes.fused_rows import fused_rows
+from spikeless.diagnostics.anatomy.fused import fused_rows
 from spikeless.diagnostics.probes.jacobian import jacobian
 from spikeless.diagnostics.probes.jacobian_bound import jacobian_bound, lipschitz
 from spikeless.diagnostics.probes.spectral_norm import spectral_norm

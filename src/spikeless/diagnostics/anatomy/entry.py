@@ -71,6 +71,7 @@ def entry_of(graph: Graph, ids: int, stream: int) -> Entry | None:
             )
             if positions is None:
                 norm, module = facts, norms[at].module
+                assert module is not None
                 steps.append(lambda rows, module=module: module(rows[None])[0])
                 words.append(type(module).__name__)
             else:

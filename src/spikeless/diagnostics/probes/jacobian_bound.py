@@ -117,10 +117,11 @@ def _inner_bound(
     tokens = view.entered.shape[0] * view.entered.shape[1]
     if ffn.up is None or ffn.gate is None:
         value = constant * spectral[Role.FFN_UP]
-        return torch.full((tokens,), value, dtype=torch.float64)[chosen], f"{ffn.activation}: L = {constant:.4g}"
+        every = torch.full((tokens,), value, dtype=torch.float64, device=view.entered.device)
+        return every[chosen], f"{ffn.activation}: L = {constant:.4g}"
     up, gate = (view.tensor(node).detach().reshape(tokens, -1).abs().amax(1).double() for node in (ffn.up, ffn.gate))
     value = constant * up * spectral[Role.FFN_GATE] + gate * spectral[Role.FFN_UP]
-    return value.cpu()[chosen], f"gated {ffn.activation}: holds on the measured tokens"
+    return value[chosen], f"gated {ffn.activation}: holds on the measured tokens"
 
 
 def _norm_before(view: BlockView, index: int, part: object, norms: tuple[Normed, ...]) -> Normed | None:
