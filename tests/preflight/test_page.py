@@ -93,7 +93,7 @@ def test_figures_by_kind_of_block(reports):
         "Shortcut σ_x, attention",
         "Shortcut σ_x, feed-forward",
         "Gradient norm, ‖∂L/∂x‖",
-        "Residual stream, std",
+        "Residual stream, variance",
         "Attention logits, maximum",
         "Attention entropy",
         "Attention entropy, relative",

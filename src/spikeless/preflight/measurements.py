@@ -176,7 +176,7 @@ class GrowthFit:
         log_slope: d log q / d layer of the exponential fit.
         linear_slope: d q / d layer of the linear fit.
         better: the fit with the smaller squared error, or "flat" if the quantity changes by less than 10 %.
-        ratio: last over first.
+        ratio: last layer over first; of a gradient its inverse is shallow over deep.
     """
 
     log_slope: float
@@ -214,7 +214,7 @@ class TevReading:
         effective_mean, effective_std: of what enters the residual stream, without positions; None if not known.
         with_positions_mean: sqrt(mean_t Var_D(e_i + p_t)); None where positions are no vectors.
         entry: what a row goes through, in words.
-        padded_rows: rows of one single value.
+        padded_rows: rows of one single value, as padding leaves them.
         histogram: share of the rows in equal bins of effective (else raw) TEV.
         edges: the bins' edges, one more than bins.
     """
