@@ -41,12 +41,12 @@ BASES: Mapping[str, Callable[[], nn.Module]] = {
     "six layers": lambda: NanoGPT(layers=6),
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES)),
     "small init": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES, initializer_range=math.sqrt(2 / (5 * WIDTH)))),
-    "gemma": lambda: hf.Gemma2ForCausalLM(hf.Gemma2Config(**SIZES, head_dim=12)),
+    "gemma": lambda: hf.Gemma2ForCausalLM(hf.Gemma2Config(**SIZES, head_dim=8)),
 }
 
 
 def ids(vocab: int = VOCAB) -> Tensor:
-    return torch.randint(vocab, (2, 17), generator=torch.Generator().manual_seed(1))
+    return torch.randint(vocab, (2, 13), generator=torch.Generator().manual_seed(1))
 
 
 @cache

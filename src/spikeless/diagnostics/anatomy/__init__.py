@@ -207,7 +207,9 @@ def _record(
         if left is not stream:
             outer.record("block", (stream,), left)
         streams.append(left)
+        graphs, recorder.graphs = recorder.graphs, []  # what the visitor computes is not the model's
         visit(_view(index, call, graph, stream, left))
+        recorder.graphs = graphs
 
     outer.add(ids)
     with _calls_noted(lm.model, recorder), recorder, watch_blocks(lm.model, paths, enter, leave):

@@ -34,26 +34,28 @@ def attention_statistics(view: BlockView, index: int) -> AttentionStatistics | N
     part = view.parts[index].attention
     if part is None:
         return None
-    logits, weights = (view.tensor(node).detach().float() for node in (part.logits, part.weights))
-    tokens = weights.shape[-1]
-    batch = view.entered.shape[0]
-    weights = weights.reshape(batch, -1, *weights.shape[-2:])
-    logits = logits.reshape(batch, -1, *logits.shape[-2:])
-    seen = (logits > torch.finfo(torch.float16).min) & logits.isfinite()
-    causal = torch.ones(logits.shape[-2], tokens, dtype=torch.bool, device=logits.device).tril(
-        tokens - logits.shape[-2]
-    )
-    seen &= causal
-    entropy = -(weights * weights.clamp(min=torch.finfo(weights.dtype).tiny).log()).sum(-1)
-    keys = seen.sum(-1)
-    several = keys > 1
-    relative = torch.where(several, entropy / keys.clamp(min=2).log(), 0.0)
-    per_head = relative.sum((0, 2)) / several.sum((0, 2)).clamp(min=1)
-    broken = not bool(weights.isfinite().all())
-    largest = logits.abs().masked_fill(~seen, 0.0).max()
+    logits, weights = (view.tensor(node).detach() for node in (part.logits, part.weights))
+    queries, keys = weights.shape[-2:]
+    logits, weights = (each.reshape(-1, queries, keys) for each in (logits, weights))
+    heads = len(weights) // view.entered.shape[0]
+    causal = torch.ones(queries, keys, dtype=torch.bool, device=weights.device).tril(keys - queries)
+    largest, entropies, relatives = [], [], []
+    for scores, shares in zip(logits, weights, strict=True):  # one head at a time stays in the cache
+        scores, shares = scores.float(), shares.float()
+        seen = causal & (scores > torch.finfo(torch.float16).min) & (scores < torch.inf)
+        entropy = torch.special.entr(shares).sum(1)
+        visible = seen.sum(1)
+        several = visible > 1
+        relative = torch.where(several, entropy / visible.clamp(min=2).log(), 0.0)
+        largest.append(scores.abs().mul_(seen).nan_to_num_(0.0, 0.0, 0.0).max())
+        entropies.append(entropy.mean())
+        relatives.append(relative.sum() / several.sum().clamp(min=1))
+    relative = torch.stack(relatives).view(-1, heads).mean(0)
+    entropy = torch.stack(entropies).mean()
+    finite = bool(entropy.isfinite())
     return AttentionStatistics(
-        logit_max=float("nan") if broken else float(largest),
-        entropy=float(entropy.mean()),
-        relative_entropy=float(per_head.mean()),
-        lowest_head=float(per_head.min()),
+        logit_max=float(torch.stack(largest).max()) if finite else float("nan"),
+        entropy=float(entropy),
+        relative_entropy=float(relative.mean()),
+        lowest_head=float(relative.min()),
     )
