@@ -181,7 +181,7 @@ def train(model: nn.Module, steps: int = 100, lr: float = 3e-3, vocab: int = VOC
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, (step + 1) / 30) * (1 - 0.9 * step / steps)
-        batch = windows(ids, 8, 32, step)
+        batch = windows(ids, 8, 24, step)
         loss = F.cross_entropy(lm.logits(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

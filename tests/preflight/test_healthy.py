@@ -115,7 +115,7 @@ def padded() -> nn.Module:
 HAND_WRITTEN = {
     "nano": (NanoGPT, SMALL_EMBEDDING),
     "einsum": (EinsumLM, SMALL_EMBEDDING),
-    "nano, deep": (lambda: NanoGPT(layers=8), SMALL_EMBEDDING),
+    "nano, deep": (lambda: NanoGPT(layers=6), SMALL_EMBEDDING),
     "nano, parallel": (lambda: NanoGPT(block=ParallelBlock), SMALL_EMBEDDING),
     "nano, DeepNorm": (lambda: NanoGPT(block=DeepNormBlock), SMALL_EMBEDDING),
     "nano, LayerScale": (lambda: NanoGPT(block=LayerScaleBlock), SMALL_EMBEDDING),
@@ -165,10 +165,9 @@ def test_a_technique(family, technique):
     assert found <= OF_TECHNIQUE.get(technique, SMALL_EMBEDDING)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
-@pytest.mark.parametrize("scheme", sorted({"gpt2", "normal"} & set(names_in("init"))))
-def test_an_initialisation_that_no_technique_sets_as_a_module(family, scheme):
-    """Small init and Xavier are techniques, seen above; as a module nothing is known of the run."""
+@pytest.mark.parametrize(("family", "scheme"), [("gpt2", "normal"), ("llama", "gpt2")])
+def test_an_initialisation_of_the_other_family_as_a_module(family, scheme):
+    """Small init and Xavier are techniques, seen above. Of a module nothing is known but its weights."""
     model = built(ours(family, scheme=scheme))
     assert warnings_of(spikeless.audit(model, ids()), "initial") <= SMALL_EMBEDDING
 

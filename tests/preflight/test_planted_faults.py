@@ -37,9 +37,11 @@ SIZES = {
 
 BASES: Mapping[str, Callable[[], nn.Module]] = {
     "nano": NanoGPT,
-    "nano, no multiple": lambda: NanoGPT(vocab=300),
+    "two layers": lambda: NanoGPT(layers=2),
     "six layers": lambda: NanoGPT(layers=6),
+    "no multiple of 64": lambda: NanoGPT(vocab=300, layers=2),
     "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES)),
+    "two layers of llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES | {"num_hidden_layers": 2})),
     "small init": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES, initializer_range=math.sqrt(2 / (5 * WIDTH)))),
     "gemma": lambda: hf.Gemma2ForCausalLM(hf.Gemma2Config(**SIZES, head_dim=8)),
 }
@@ -199,17 +201,17 @@ C_FC, C_PROJ = "transformer.h.1.mlp.c_fc.weight", "transformer.h.1.attn.c_proj.w
 
 FAULTS: Mapping[str, Fault] = {
     "tied head holds large numbers, loss beyond 500": Fault(
-        "nano",
+        "two layers",
         set_to(HEAD, lambda w: nn.init.normal_(w, std=15)),
         (("fail", "logits/initial-loss", "head"), ("fail", "embedding_std/tied", HEAD)),
     ),
     "tied embedding N(0, 1), the default of nn.Embedding": Fault(
-        "nano",
+        "two layers",
         set_to(HEAD, nn.init.normal_),
         (("fail", "embedding_std/tied", HEAD), ("fail", "logits/initial-loss", "head")),
     ),
     "embedding of std 1 under weight decay": Fault(
-        "llama",
+        "two layers of llama",
         set_to("model.embed_tokens.weight", nn.init.normal_),
         (("warn", "embedding_std/decayed", "model.embed_tokens.weight"),),
         {"optimizer": AdamW()},
@@ -257,37 +259,37 @@ FAULTS: Mapping[str, Fault] = {
         (("fail", "broken_weights/not-finite", "transformer.h.1.ln_2.weight"),),
     ),
     "a value matrix of zeros": Fault(
-        "llama",
+        "two layers of llama",
         set_to("model.layers.1.self_attn.v_proj.weight", 0.0),
         (("fail", "broken_weights/zero-matrix", "model.layers.1.self_attn.v_proj.weight"),),
     ),
     "values of zeros in a fused matrix": Fault(
-        "nano",
+        "two layers",
         set_to("transformer.h.1.attn.c_attn.weight", value_rows),
         (("warn", "adam_epsilon/no-gradient", "transformer.h.1.attn.c_proj.weight"),),
     ),
     "queries and keys of zeros": Fault(
-        "llama",
+        "two layers of llama",
         scaled(q_proj=0.0, k_proj=0.0),
         (
             ("fail", "broken_weights/zero-matrix", "layers.0.self_attn.q_proj.weight"),
             ("fail", "broken_weights/zero-matrix", "layers.0.self_attn.k_proj.weight"),
         ),
     ),
-    "a matrix of ones": Fault("nano", set_to(C_FC, 1.0), (("fail", "broken_weights/constant-matrix", C_FC),)),
+    "a matrix of ones": Fault("two layers", set_to(C_FC, 1.0), (("fail", "broken_weights/constant-matrix", C_FC),)),
     "a matrix with a mean": Fault(
-        "nano", set_to(C_FC, lambda w: w.add_(0.03)), (("warn", "sub_layers/dependent-entries", C_FC),)
+        "two layers", set_to(C_FC, lambda w: w.add_(0.03)), (("warn", "sub_layers/dependent-entries", C_FC),)
     ),
     "the same row for every token": Fault(
-        "nano", set_to(HEAD, lambda w: w.copy_(w[:1].expand_as(w))), (("fail", "broken_weights/same-rows", HEAD),)
+        "two layers", set_to(HEAD, lambda w: w.copy_(w[:1].expand_as(w))), (("fail", "broken_weights/same-rows", HEAD),)
     ),
     "a norm of gain 0": Fault(
-        "nano",
+        "two layers",
         set_to("transformer.h.1.ln_2.weight", 0.0),
         (("fail", "broken_weights/zero-gain", "transformer.h.1.ln_2.weight"),),
     ),
     "a norm of gain 10": Fault(
-        "nano",
+        "two layers",
         set_to("transformer.h.1.ln_2.weight", 10.0),
         (("fail", "norm_gains/gain-off", "transformer.h.1.ln_2.weight"),),
     ),
@@ -295,13 +297,13 @@ FAULTS: Mapping[str, Fault] = {
         "gemma", gains(1.0), (("warn", "norm_gains/gain-off", "model.layers.0.input_layernorm.weight"),)
     ),
     "zeros in norms that do not compute 1 + w": Fault(
-        "llama", gains(0.0, "norm"), (("fail", "broken_weights/zero-gain", "norm.weight"),)
+        "two layers of llama", gains(0.0, "norm"), (("fail", "broken_weights/zero-gain", "norm.weight"),)
     ),
     "norms decayed to 0.2": Fault(
-        "nano", gains(0.2), (("warn", "norm_gains/gain-off", "transformer.h.0.ln_1.weight"),)
+        "two layers", gains(0.2), (("warn", "norm_gains/gain-off", "transformer.h.0.ln_1.weight"),)
     ),
     "biases of one": Fault(
-        "nano",
+        "two layers",
         set_to("transformer.h.1.mlp.c_fc.bias", 1.0),
         (("warn", "biases/large", "transformer.h.1.mlp.c_fc.bias"),),
     ),
@@ -311,7 +313,7 @@ FAULTS: Mapping[str, Fault] = {
         (("fail", "initial_weights/std-large", "weight"), ("fail", "logits/initial-loss", "head")),
     ),
     "100 times too small everywhere": Fault(
-        "nano", all_matrices(0.01), (("fail", "initial_weights/std-small", "transformer."),)
+        "two layers", all_matrices(0.01), (("fail", "initial_weights/std-small", "transformer."),)
     ),
     "queries and keys 12 times too large": Fault(
         "small init",
@@ -361,39 +363,39 @@ FAULTS: Mapping[str, Fault] = {
         (("warn", "adam_epsilon/no-gradient", "transformer.h.1.mlp.c_fc.weight"),),
     ),
     "a parameter without use": Fault(
-        "nano", without_use, (("warn", "adam_epsilon/no-gradient", "transformer.h.1.attn.extra.weight"),)
+        "two layers", without_use, (("warn", "adam_epsilon/no-gradient", "transformer.h.1.attn.extra.weight"),)
     ),
     "Adam's epsilon above the gradients": Fault(
-        "nano",
+        "two layers",
         lambda model: None,
         (("warn", "adam_epsilon/epsilon", "transformer.h."),),
         {"optimizer": AdamW(eps=1e-3)},
     ),
     "Adam's epsilon far above the gradients": Fault(
-        "nano",
+        "two layers",
         lambda model: None,
         (("fail", "adam_epsilon/epsilon", "transformer.h."),),
         {"optimizer": AdamW(eps=1.0)},
     ),
     "rows of zeros in the vocabulary": Fault(
-        "nano, no multiple",
+        "no multiple of 64",
         set_to(HEAD, lambda w: w[-60:].zero_()),
         (("warn", "padded_vocabulary/many-rows", HEAD),),
     ),
     "a learning rate a hundred times too large": Fault(
-        "nano", lambda model: None, (("warn", "learning_rate/critical", "lr=20"),), {"lr": 20.0}
+        "two layers", lambda model: None, (("warn", "learning_rate/critical", "lr=20"),), {"lr": 20.0}
     ),
     "a learning rate that blows up in a range test": Fault(
-        "nano", lambda model: None, (("fail", "learning_rate/range", "lr=20"),), {"lr": 20.0, "range_steps": 40}
+        "two layers", lambda model: None, (("fail", "learning_rate/range", "lr=20"),), {"lr": 20.0, "range_steps": 40}
     ),
     "a value matrix of zeros in a trained model": Fault(
-        "llama",
+        "two layers of llama",
         set_to("model.layers.1.self_attn.v_proj.weight", 0.0),
         (("fail", "broken_weights/zero-matrix", "model.layers.1.self_attn.v_proj.weight"),),
         {"trained": True},
     ),
     "weights of a trained model that were loaded into the wrong places": Fault(
-        "nano",
+        "two layers",
         set_to(HEAD, nn.init.normal_),
         (("warn", "logits/worse-than-uniform", "head"),),
         {"trained": True},

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from spikeless.diagnostics.anatomy import Anatomy
 from spikeless.diagnostics.probes.adam_first_update import adam_first_update
 from spikeless.diagnostics.probes.critical_learning_rate import critical_learning_rate
+from spikeless.diagnostics.probes.feature_change import feature_change
 from spikeless.diagnostics.probes.learning_rate_range import learning_rate_range
 from spikeless.optim.adamw import AdamW
 from spikeless.preflight.measurements import LearningRateReading
@@ -29,7 +30,7 @@ def measure_learning_rate(
     lr: float | None,
     range_steps: int,
 ) -> LearningRateReading | None:
-    """The critical learning rate of AdamW's first update, and the range test if it has steps.
+    """The critical learning rate of AdamW's first update, how far it moves the features, and the range test.
 
     Args:
         anatomy: of the model, in evaluation mode; its weights are put back.
@@ -64,6 +65,7 @@ def measure_learning_rate(
         critical=found.critical,
         sharpness=found.sharpness,
         descent=found.descent,
+        feature_change=feature_change(anatomy, ids[:, :-1], parameters, update),
     )
     if not range_steps:
         return reading

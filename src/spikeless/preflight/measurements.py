@@ -298,6 +298,8 @@ class LearningRateReading:
         critical: eta_c, the learning rate from which the first update makes the batch's loss larger.
         sharpness: 2 / eta_c, critical sharpness.
         descent: False if the update is no descent direction; critical is then 0 and sharpness infinite.
+        feature_change: relative change of the last block's normalised output per unit of learning rate, along the
+            first update [1/learning rate].
         range_lrs, range_losses: of the learning-rate range test, if one was asked for.
         range_limit: the learning rate at which it blew up; None if it did not.
     """
@@ -308,6 +310,7 @@ class LearningRateReading:
     critical: float
     sharpness: float
     descent: bool = True
+    feature_change: float | None = None
     range_lrs: tuple[float, ...] = ()
     range_losses: tuple[float, ...] = ()
     range_limit: float | None = None

@@ -8,17 +8,17 @@ __all__ = ["score"]
 
 
 def score(measured: Measurements) -> float | None:
-    """-log10(eta_c): larger means a smaller largest stable learning rate [decades].
+    """log10 of the feature change per unit of learning rate: larger means a smaller largest stable rate [decades].
 
-    eta_c is the learning rate from which AdamW's first update makes the loss of the batch larger, measured along that
-    update (critical sharpness is 2 / eta_c). It sees what the two papers' conditions are about - how strongly the
-    output reacts to a change of every weight, through all Jacobians at once - in the units of a learning rate, for any
-    depth, width, initialisation, embedding and family. None where it was not measured: with --theory-only, for a loss
-    that is not finite, and where the update is no descent direction or no rate up to the limit makes the loss larger.
+    The feature change is how far AdamW's first update moves the last block's normalised output, relative to its
+    size, per unit of learning rate. So 10^-score is the learning rate at which one step, were everything linear, would
+    replace the features altogether. Every weight counts, through all Jacobians behind it: what makes sub-layers large
+    against the shortcut (arXiv 2312.16903) makes it larger, and so do width and depth. It is read where the change is
+    proportional to the rate, so that, unlike the critical learning rate, it has little noise.
 
-    It was defined before any of its predictions was measured; `spikeless compare` is what puts it to the test.
+    None where it was not measured (--theory-only, a loss that is not finite) or is not a positive number.
+
+    It was defined before any of its predictions was measured; comparisons of trained models are to test it.
     """
-    found = measured.learning_rate
-    if found is None or not found.descent or not 0 < found.critical < math.inf:
-        return None
-    return -math.log10(found.critical)
+    found = None if measured.learning_rate is None else measured.learning_rate.feature_change
+    return math.log10(found) if found is not None and 0 < found < math.inf else None

@@ -92,12 +92,17 @@ def read_pretrained(folder: Path, *, finite: bool = True) -> Pretrained:
             raise UserError(f"{folder}: the weight {name} is not finite")
         state[name] = tensor.float()
     ours = {name: each.clone() for name, each in family.from_hugging_face(state, config).items()}
-    if config.tied and "lm_head.weight" in state and not torch.equal(state["lm_head.weight"], ours["embedding.weight"]):
+    if config.tied and "lm_head.weight" in state and not _same(state["lm_head.weight"], ours["embedding.weight"]):
         raise UserError(
             f"{folder}: lm_head.weight is not the embedding, although the weights are tied; "
             'write "tie_word_embeddings": false into config.json'
         )
     return Pretrained(folder=folder, config=config, state=ours)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Equal, where NaN is NaN."""
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:

@@ -7,6 +7,7 @@ is what reads it and adds to it, attention is what has a softmax over tokens. Na
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor
@@ -146,7 +147,9 @@ def dissect(lm: LanguageModel, parts: Mapping[str, str] | None = None) -> Anatom
         if part not in PARTS:
             raise UserError(f"there is no part {part!r} to name; {nearest(part, PARTS, 'part')}")
         if path not in modules:
-            raise UserError(f"the model has no module {path!r}; {nearest(path, modules, 'module')}")
+            near = get_close_matches(path, [name for name in modules if name], n=3, cutoff=0.3)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "print(model) shows their names"
+            raise UserError(f"{part}={path}: the model has no module {path!r}; {hint}")
     ids = torch.arange(STRUCTURE_TOKENS, device=lm.device)[None]
     with lm.quiet(), torch.no_grad():
         paths = _told_blocks(modules, told["blocks"]) if "blocks" in told else ()

@@ -77,7 +77,8 @@ class LanguageModel:
         scale = before[finite].abs().max() if finite.any() else torch.ones(())
         if finite.any() and (before - after)[finite].abs().max() > 1e-3 * scale:
             raise UserError(
-                f"{type(self.model).__name__} is not a causal language model: its logits change with later tokens"
+                f"{type(self.model).__name__} is not a causal language model: its logits change with later tokens; "
+                "an encoder, or a causal mask that is missing?"
             )
 
     @contextmanager
@@ -113,7 +114,8 @@ class LanguageModel:
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{type(self.model).__name__} cannot be called with token ids {list(ids.shape)}: {reason}"
+                f"{type(self.model).__name__} cannot be called with token ids {list(ids.shape)}: {reason}; "
+                "its forward must take ids [B, T] alone"
             ) from error
 
     @staticmethod

@@ -86,7 +86,8 @@ def _not_finite(tensors: Sequence[TensorReading]) -> list[Finding]:
             "not-finite",
             "fail",
             bad,
-            message=f"{listed(bad)} {_have(bad)} NaN or infinite entries, up to {1 - least.finite:.2g} of one",
+            message=f"{listed(bad)} {_have(bad)} NaN or infinite entries, "
+            f"at most {100 * (1 - least.finite):.2g} % of a tensor",
             value=least.finite,
             threshold=1.0,
             why="one entry that is not finite reaches every logit",

@@ -9,6 +9,7 @@ __all__ = ["learning_rate"]
 
 FAR = 19.0
 GRID = math.sqrt(10)
+ACCURACY = 1 / 16  # of the bisection
 
 
 def learning_rate(measured: Measurements) -> list[Finding]:
@@ -51,8 +52,10 @@ def _first_update(reading: LearningRateReading) -> list[Finding]:
     known = f"eta_c = {critical:.2g} (critical sharpness {reading.sharpness:.2g})"
     if math.isinf(critical):
         known = "no rate that was tried makes the batch's loss larger after one step"
-    if lr is None or lr <= critical:
-        plan = "" if lr is None else f"; the planned lr={lr:g} is below" if math.isfinite(critical) else f"; lr={lr:g}"
+    if lr is None or lr <= critical * (1 + ACCURACY):
+        plan = (
+            "" if lr is None else f"; the planned lr={lr:g} is not above" if math.isfinite(critical) else f"; lr={lr:g}"
+        )
         return [
             Finding(
                 check="learning_rate",
