@@ -171,7 +171,7 @@ def windows(ids: Tensor, batch: int, length: int, seed: int) -> Tensor:
     return torch.stack([ids[start : start + length + 1] for start in starts])
 
 
-def train(model: nn.Module, steps: int = 100, lr: float = 3e-3, vocab: int = VOCAB) -> nn.Module:
+def train(model: nn.Module, steps: int = 80, lr: float = 3e-3, vocab: int = VOCAB) -> nn.Module:
     """Steps of AdamW with weight decay on matrices, after a warm-up, on the text above."""
     matrices = [each for each in model.parameters() if each.dim() > 1]
     vectors = [each for each in model.parameters() if each.dim() <= 1]

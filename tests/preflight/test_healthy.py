@@ -40,14 +40,12 @@ OF_FAMILY = {
     "bloom": set(),
     "gemma2": STRONG,
     "gemma3": STRONG,
-    # it writes so little at this width that the epsilon of the norms behind the sub-layers decides, layer by layer
-    "olmo2": STRONG | {"gradient_flow/residual-growth"},
     # no norm in front of the first attention: queries and keys see numbers of 0.02, and get gradients of 6e-11
     "opt, post-norm": SMALL_EMBEDDING | {"adam_epsilon/epsilon"},
 }
 FAMILIES = (
     *("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "opt", "opt, post-norm", "bloom"),
-    *("gpt-neox", "phi", "olmo2"),
+    *("gpt-neox", "phi"),
 )
 
 
