@@ -106,7 +106,15 @@ def audit(
             ids, source = _checked(batch, vocab_size), "given"
     measured, run = measure(
         target.model,
-        Plan(ids=ids, source=source, lr=lr, optimizer=optimizer, range_steps=range_steps, parts=parts or {}),
+        Plan(
+            ids=ids,
+            source=source,
+            lr=lr,
+            optimizer=optimizer,
+            range_steps=range_steps,
+            parts=parts or {},
+            guess=target.state is None,
+        ),
         reading=lambda anatomy: _describe(target, anatomy),
         declared=target.declared,
         run=target.run,

@@ -49,6 +49,8 @@ from spikeless.stats import row_moments
 __all__ = ["Plan", "is_untrained", "measure"]
 
 JACOBIAN_TOKENS = 128
+EQUAL = 1e-4  # of a gain; what a fit of a functional norm may be off by
+LEARNT = 1.0  # below ln V, from which a loss is no initial one [nats/token]
 BINS = 80
 SMALL_ELEMENTS = 1 << 20  # of its largest matrix
 ALIKE = 0.9  # share of norms whose gains are all one number, from which a model counts as untrained
@@ -65,6 +67,7 @@ class Plan:
         optimizer: the planned one, None for AdamW's defaults.
         range_steps: steps of a learning-rate range test; 0 for none.
         parts: what the user tells of the anatomy.
+        guess: nothing is known of whether the weights are trained.
     """
 
     ids: Tensor | None = None
@@ -73,6 +76,7 @@ class Plan:
     optimizer: AdamW | None = None
     range_steps: int = 0
     parts: Mapping[str, str] = field(default_factory=dict)
+    guess: bool = False
 
 
 def measure(
@@ -139,6 +143,9 @@ def _measure(
     ids = plan.ids.to(lm.device)
     with timed("activations"):
         measured = _activations(measured, anatomy, ids, plan.source, watch)
+        head = measured.logits
+        if plan.guess and head is not None and head.loss < head.ln_vocab - LEARNT:
+            measured = replace(measured, model=replace(measured.model, state="trained"))
     with timed("embedding"):
         measured = replace(measured, tev=_tev(anatomy))
     if not finite or measured.logits is None or not math.isfinite(measured.logits.loss):
@@ -159,9 +166,12 @@ def _measure(
 
 def is_untrained(anatomy: Anatomy) -> bool | None:
     """Whether the gains of (nearly) every norm are one number, as no optimizer leaves them; None without any norm."""
-    if not anatomy.gains:
+    if not anatomy.norms:
         return None
-    return sum(low == high for low, high in anatomy.gains.values()) >= ALIKE * len(anatomy.gains)
+    alike = [
+        bool(each.gain.max() - each.gain.min() <= EQUAL * each.gain.abs().max()) for each in anatomy.norms.values()
+    ]
+    return sum(alike) >= ALIKE * len(alike)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from spikeless.diagnostics.anatomy.graph import Graph, Recorder, hook_calls
 from spikeless.diagnostics.anatomy.language_model import LanguageModel
 from spikeless.diagnostics.anatomy.matrices import Linear, Matrix, linears_in
 from spikeless.diagnostics.anatomy.norms import NormFacts, norm_facts
-from spikeless.diagnostics.anatomy.parts import Parts, parts_of
+from spikeless.diagnostics.anatomy.parts import Parts, parts_of, without_matrices
 from spikeless.diagnostics.anatomy.stream import NORMALISING, Form, Segment, find_norms, segments_of
 from spikeless.errors import UserError, nearest
 from spikeless.roles import Role
@@ -225,6 +225,8 @@ def _view(index: int, call: BlockCall, graph: Graph, stream: Tensor, left: Tenso
     if not segments:
         segments = [Segment(start=0, end=graph.node(left), contributions=(graph.node(left),), norms=(), post_norms=())]
     parts = tuple(parts_of(graph, segment) for segment in segments)
+    if form == "unknown":  # several sub-layers in one: whose matrix is whose cannot be told
+        parts = tuple(without_matrices(each) for each in parts)
     return BlockView(
         index=index,
         call=call,

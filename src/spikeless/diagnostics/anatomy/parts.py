@@ -1,13 +1,13 @@
 """What a sub-layer is made of: attention or feed-forward, its matrices by role, the nodes that measurements need."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spikeless.diagnostics.anatomy.graph import ALIASES, PIECES, Graph, Op
 from spikeless.diagnostics.anatomy.matrices import SAME, Linear, Matrix, chain_to, finals, linears_in
 from spikeless.diagnostics.anatomy.stream import NORMALISING, Segment
 from spikeless.roles import Role
 
-__all__ = ["AttentionParts", "FeedForwardParts", "Parts", "parts_of"]
+__all__ = ["AttentionParts", "FeedForwardParts", "Parts", "parts_of", "without_matrices"]
 
 ACTIVATIONS = {
     frozenset({"gelu"}): "gelu",
@@ -113,7 +113,15 @@ class Parts:
         """attention, ffn, parallel or unknown."""
         if self.attention and self.ffn:
             return "parallel"
-        return "attention" if self.attention else "ffn" if self.ffn else "unknown"
+        if self.attention and self.attention.matrices:
+            return "attention"
+        return "ffn" if self.ffn else "unknown"
+
+
+def without_matrices(parts: Parts) -> Parts:
+    """A sub-layer of which no more is known than where its softmax is."""
+    attention = None if parts.attention is None else replace(parts.attention, matrices={})
+    return replace(parts, attention=attention, ffn=None, direct=False, unknown=parts.unknown or "its sub-layers")
 
 
 def parts_of(graph: Graph, segment: Segment) -> Parts:

@@ -56,7 +56,7 @@ def jacobian(view: BlockView, index: int, *, sampled: int = SAMPLED_TOKENS) -> J
         tokens = tokens if products.is_token_wise(tokens) else None
     whole = products.norm(tokens)
     heads = None
-    if parts.attention is not None:
+    if parts.attention is not None and view.form != "unknown":
         z = view.tensor(parts.attention.heads)
         entered = _input_of(view, index, z)
         heads = _Products(entered, z).norm(None)
