@@ -22,6 +22,7 @@ from spikeless.preflight.result import AuditReport
 from spikeless.preflight.score import score
 from spikeless.preflight.suggest import QUANTITY_OF_CODE, suggestions
 from spikeless.preflight.target import Target, known_context_length, load_target, target_of_run
+from spikeless.preflight.undisturbed import undisturbed
 from spikeless.preflight.watch import Watch
 from spikeless.recipes import adapt
 from spikeless.run import RunConfig
@@ -94,33 +95,34 @@ def audit(
     optimizer = optimizer or target.optimizer
     if lr is None and target.run is not None and target.optimizer is not None:
         lr = target.run.optim.lr
-    ids, source = None, ""
-    if not theory_only:
-        lm = LanguageModel(target.model)
-        vocab_size = _vocabulary(lm)
-        if batch is None:
-            if target.context_length is None:
-                target = replace(target, context_length=_longest(lm, wanted_tokens(tokens)))
-            ids, source = read_batch(target, vocab_size, data=data, sequences=sequences, tokens=tokens)
-        else:
-            ids, source = _checked(batch, vocab_size), "given"
-    measured, run = measure(
-        target.model,
-        Plan(
-            ids=ids,
-            source=source,
-            lr=lr,
-            optimizer=optimizer,
-            range_steps=range_steps,
-            parts=parts or {},
-            guess=target.state is None,
-        ),
-        reading=lambda anatomy: _describe(target, anatomy),
-        declared=target.declared,
-        run=target.run,
-        decayed_roles=replace(target, optimizer=optimizer).decayed_roles,
-        watch=watch,
-    )
+    with undisturbed(target.model):
+        ids, source = None, ""
+        if not theory_only:
+            lm = LanguageModel(target.model)
+            vocab_size = _vocabulary(lm)
+            if batch is None:
+                if target.context_length is None:
+                    target = replace(target, context_length=_longest(lm, wanted_tokens(tokens)))
+                ids, source = read_batch(target, vocab_size, data=data, sequences=sequences, tokens=tokens)
+            else:
+                ids, source = _checked(batch, vocab_size), "given"
+        measured, run = measure(
+            target.model,
+            Plan(
+                ids=ids,
+                source=source,
+                lr=lr,
+                optimizer=optimizer,
+                range_steps=range_steps,
+                parts=parts or {},
+                guess=target.state is None,
+            ),
+            reading=lambda anatomy: _describe(target, anatomy),
+            declared=target.declared,
+            run=target.run,
+            decayed_roles=replace(target, optimizer=optimizer).decayed_roles,
+            watch=watch,
+        )
     return AuditReport(
         measured=measured,
         findings=tuple(_with_suggestions(measured, run)),
@@ -152,7 +154,7 @@ def _vocabulary(lm: LanguageModel) -> int:
         UserError: it gives none.
     """
     try:
-        return _logits(lm, PROBE_TOKENS).shape[-1]
+        return _logits(lm, 2).shape[-1]
     except UserError as error:
         if "causal language model" in str(error):
             raise
@@ -184,7 +186,7 @@ def _takes(lm: LanguageModel, tokens: int) -> bool:
 
 
 def _logits(lm: LanguageModel, tokens: int) -> Tensor:
-    ids = torch.arange(tokens, device=lm.device)[None] % PROBE_TOKENS
+    ids = torch.zeros(1, tokens, dtype=torch.long, device=lm.device)
     with torch.no_grad(), lm.evaluating():
         return lm.logits(ids)
 

@@ -20,6 +20,7 @@ from spikeless.diagnostics.probes.growth_over_depth import growth_over_depth
 from spikeless.diagnostics.probes.output_logits import output_logits
 from spikeless.diagnostics.probes.shortcut import shortcut, token_stds
 from spikeless.diagnostics.tev import tev
+from spikeless.errors import UserError
 from spikeless.optim.adamw import AdamW
 from spikeless.preflight.first_update import measure_learning_rate
 from spikeless.preflight.measurements import (
@@ -49,10 +50,9 @@ from spikeless.stats import row_moments
 __all__ = ["Plan", "is_untrained", "measure"]
 
 JACOBIAN_TOKENS = 128
-EQUAL = 1e-4  # of a gain; what a fit of a functional norm may be off by
+EQUAL, FITTED = 1e-5, 0.05  # of a gain; the second where it had to be fitted to a functional norm
 LEARNT = 1.0  # below ln V, from which a loss is no initial one [nats/token]
 BINS = 80
-SMALL_ELEMENTS = 1 << 20  # of its largest matrix
 ALIKE = 0.9  # share of norms whose gains are all one number, from which a model counts as untrained
 
 
@@ -103,19 +103,6 @@ def measure(
     Raises:
         UserError: not a causal language model.
     """
-    with _few_threads(model):
-        return _measure(model, plan, reading, declared or {}, run, decayed_roles, watch)
-
-
-def _measure(
-    model: torch.nn.Module,
-    plan: Plan,
-    reading: Callable[[Anatomy], ModelReading],
-    declared: Mapping[str, DeclaredInit],
-    run: RunConfig | None,
-    decayed_roles: tuple[str, ...] | None,
-    watch: Watch,
-) -> tuple[Measurements, RunConfig | None]:
     lm, seconds = LanguageModel(model), dict[str, float]()
     timed = _timer(seconds)
     with timed("anatomy"):
@@ -123,7 +110,7 @@ def _measure(
         if plan.ids is not None:
             lm.check_causal(anatomy.vocab_size)
     with timed("tensors"):
-        tensors = _tensors(anatomy, declared)
+        tensors = _tensors(anatomy, declared or {})
     finite = all(each.finite == 1.0 for each in tensors)
     described = reading(anatomy)
     std_of = _std_of(tensors)
@@ -140,7 +127,7 @@ def _measure(
         measured = replace(measured, theory=None if whole is None else _theory(whole))
     if plan.ids is None:
         return measured, stand_in
-    ids = plan.ids.to(lm.device)
+    ids = plan.ids.to(lm.device).clone()
     with timed("activations"):
         measured = _activations(measured, anatomy, ids, plan.source, watch)
         head = measured.logits
@@ -169,21 +156,10 @@ def is_untrained(anatomy: Anatomy) -> bool | None:
     if not anatomy.norms:
         return None
     alike = [
-        bool(each.gain.max() - each.gain.min() <= EQUAL * each.gain.abs().max()) for each in anatomy.norms.values()
+        bool(each.gain.max() - each.gain.min() <= (EQUAL if each.parameters else FITTED) * each.gain.abs().max())
+        for each in anatomy.norms.values()
     ]
     return sum(alike) >= ALIKE * len(alike)
-
-
-@contextmanager
-def _few_threads(model: torch.nn.Module) -> Iterator[None]:
-    """One thread for a small model: its operations are too short to share, and waiting threads steal time."""
-    before = torch.get_num_threads()
-    if max((p.numel() for p in model.parameters()), default=0) < SMALL_ELEMENTS:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _timer(seconds: dict[str, float]) -> Callable[[str], Any]:
@@ -223,9 +199,8 @@ def _theory(strengths: Strengths) -> Theory | None:
 
 def _block_strengths(anatomy: Anatomy, std_of: StdOf) -> tuple[tuple[SubLayerStrengths | None, ...], ...]:
     found: list[tuple[SubLayerStrengths | None, ...]] = []
-    ids = torch.arange(8, device=anatomy.lm.device)[None] % max(1, anatomy.vocab_size)
     with anatomy.lm.quiet(), torch.no_grad():
-        anatomy.run(ids, lambda view: found.append(block_strengths(anatomy, view, std_of)))
+        anatomy.run(anatomy.lm.probe_ids(), lambda view: found.append(block_strengths(anatomy, view, std_of)))
     return tuple(found)
 
 
@@ -303,7 +278,11 @@ def _tev(anatomy: Anatomy) -> TevReading | None:
 
 
 def _gradients(measured: Measurements, anatomy: Anatomy, ids: Tensor) -> tuple[Measurements, Mapping[str, Tensor]]:
-    flow = gradient_flow(anatomy, ids)
+    try:
+        flow = gradient_flow(anatomy, ids)
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"the loss of this model cannot be differentiated: {reason}") from error
     growth = growth_over_depth(flow.norms)
     rms = {name: float(each.float().square().mean().sqrt()) for name, each in flow.gradients.items() if each.numel()}
     layers = tuple(replace(layer, gradient_norm=norm) for layer, norm in zip(measured.layers, flow.norms, strict=True))

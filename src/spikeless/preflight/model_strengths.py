@@ -23,7 +23,7 @@ StdOf = Callable[[str], float | None]
 
 def matrix_strength(matrix: Matrix, std_of: StdOf) -> MatrixStrength | None:
     """Std and shape of a matrix; of a product, what independent factors give. None if a std is not known."""
-    stds = [std_of(factor.name) for factor in matrix.factors]
+    stds = [std_of(factor.name) if factor.stored else _computed_std(factor.weight) for factor in matrix.factors]
     known = [std for std in stds if std is not None and math.isfinite(std)]
     if len(known) < len(stds):
         return None
@@ -41,6 +41,11 @@ def matrix_strength(matrix: Matrix, std_of: StdOf) -> MatrixStrength | None:
     )
 
 
+def _computed_std(weight: Tensor) -> float | None:
+    """Of a weight that is computed in the forward pass; it has no numbers on the meta device."""
+    return None if weight.is_meta else float(weight.detach().float().std(correction=0))
+
+
 def block_strengths(anatomy: Anatomy, view: BlockView, std_of: StdOf) -> tuple[SubLayerStrengths | None, ...]:
     """One for each sub-layer of a block; None where its parts or their std are not known, or the form has no theory."""
     found: list[SubLayerStrengths | None] = []
@@ -55,6 +60,7 @@ def block_strengths(anatomy: Anatomy, view: BlockView, std_of: StdOf) -> tuple[S
                     complete = False
                 else:
                     matrices[role.value] = strength
+        complete = complete and len(set(parts.scales.values())) == 1
         complete = complete and _whole(parts.attention, parts.ffn, matrices)
         if not complete:
             found.append(None)
@@ -69,7 +75,7 @@ def block_strengths(anatomy: Anatomy, view: BlockView, std_of: StdOf) -> tuple[S
                 activation=parts.ffn.activation if parts.ffn else "gelu_tanh",
                 norm_gain=_typical(before[0].gain) if before else 1.0,
                 norm_eps=before[0].eps if before else 0.0,
-                scale=parts.scale,
+                scale=next(iter(parts.scales.values())),
                 output_norm=_typical(behind[0].gain) if behind else None,
                 logit_variance=1.0 if parts.attention is not None and parts.attention.normed else None,
             )

@@ -51,7 +51,11 @@ def measure_sub_layers(
                 given = (replace(given[0], kind="unknown"),)
             for index, sub_layer in enumerate(given):
                 strengths = known[layer.index][index] if layer.index < len(known) else None
-                sub_layers.append(_sub_layer(anatomy, view, alone, pair, index, sub_layer, strengths))
+                try:
+                    sub_layers.append(_sub_layer(anatomy, view, alone, pair, index, sub_layer, strengths))
+                except RuntimeError as error:  # of autograd: something was overwritten, or has no derivative
+                    reason = str(error).partition("\n")[0][:120]
+                    sub_layers.append(replace(sub_layer, note=f"the Jacobian cannot be computed: {reason}"))
             found.append(replace(layer, sub_layers=tuple(sub_layers)))
     return tuple(found)
 

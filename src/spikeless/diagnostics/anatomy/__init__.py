@@ -4,6 +4,7 @@ Structure is read from the operations of a forward pass: the residual stream is 
 is what reads it and adds to it, attention is what has a softmax over tokens. Names of modules are not looked at.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from torch import Tensor
 from spikeless.diagnostics.anatomy.blocks import BlockCall, find_chain, watch_blocks
 from spikeless.diagnostics.anatomy.entry import Entry, entry_of
 from spikeless.diagnostics.anatomy.graph import Graph, Recorder, hook_calls
-from spikeless.diagnostics.anatomy.language_model import LanguageModel
+from spikeless.diagnostics.anatomy.language_model import LanguageModel, ProbeError
 from spikeless.diagnostics.anatomy.matrices import Linear, Matrix, linears_in
 from spikeless.diagnostics.anatomy.norms import NormFacts, norm_facts
 from spikeless.diagnostics.anatomy.parts import Parts, parts_of, without_matrices
@@ -26,7 +27,6 @@ from spikeless.roles import Role
 __all__ = ["Anatomy", "BlockView", "dissect"]
 
 PARTS = ("blocks", "embedding", "head")
-STRUCTURE_TOKENS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,8 @@ def dissect(lm: LanguageModel, parts: Mapping[str, str] | None = None) -> Anatom
             near = get_close_matches(path, [name for name in modules if name], n=3, cutoff=0.3)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "print(model) shows their names"
             raise UserError(f"{part}={path}: the model has no module {path!r}; {hint}")
-    ids = torch.arange(STRUCTURE_TOKENS, device=lm.device)[None]
+    with lm.quiet(), Recorder():
+        ids = lm.probe_ids()
     with lm.quiet(), torch.no_grad():
         paths = _told_blocks(modules, told["blocks"]) if "blocks" in told else ()
         if not paths:
@@ -211,7 +212,12 @@ def _record(
             outer.record("block", (stream,), left)
         streams.append(left)
         graphs, recorder.graphs = recorder.graphs, []  # what the visitor computes is not the model's
-        visit(_view(index, call, graph, stream, left))
+        try:
+            visit(_view(index, call, graph, stream, left))
+        except UserError:
+            raise
+        except Exception as error:
+            raise ProbeError(f"{call.path}: {type(error).__name__}: {error}") from error
         recorder.graphs = graphs
 
     outer.add(ids)
@@ -269,14 +275,20 @@ def _place_blocks(anatomy: Anatomy, views: list[BlockView]) -> None:
         which = f"block {layers[0]}" if len(layers) == 1 else f"{len(layers)} blocks, such as block {layers[0]}"
         anatomy.unplaced.append(f"{what} in {which}: its Jacobian is measured as a whole")
     for facts in anatomy.norms.values():
-        for name in facts.parameters:
-            if name.endswith("weight"):
-                anatomy.gains[name] = (float(facts.gain.min()), float(facts.gain.max()))
+        _note_gain(anatomy, facts)
+
+
+def _note_gain(anatomy: Anatomy, facts: NormFacts) -> None:
+    """The norm's gain under the name of the parameter that makes it: its weight, or its first that is no bias."""
+    names = [name for name in facts.parameters if "bias" not in name.rpartition(".")[2]]
+    if names:
+        name = next((each for each in names if each.endswith("weight")), names[0])
+        anatomy.gains[name] = (float(facts.gain.min()), float(facts.gain.max()))
 
 
 def _num_heads(view: BlockView) -> int:
     weights = [view.tensor(part.attention.weights) for part in view.parts if part.attention is not None]
-    return weights[0].shape[:-2].numel() // len(view.entered) if weights else 0
+    return weights[0].shape[:-2].numel() // max(1, len(view.entered)) if weights else 0
 
 
 def matrices_of(part: Parts) -> tuple[Matrix, ...]:
@@ -317,6 +329,10 @@ def _place_ends(
         anatomy.unplaced.append("the input embedding: name its module with --part embedding=PATH")
     else:
         anatomy.roles[anatomy.entry.name] = Role.TOKEN_EMBEDDING
+        if anatomy.entry.function is None and not anatomy.entry.weight.is_meta:
+            anatomy.unplaced.append(
+                f"what {anatomy.entry.name} goes through ({anatomy.entry.words}): no effective TEV, no theory"
+            )
         for name in anatomy.entry.position_names:
             if name in parameters:
                 anatomy.roles.setdefault(name, Role.POSITION_EMBEDDING)
@@ -333,11 +349,8 @@ def _place_ends(
         norm = next((each for each in find_norms(graph) if last is not None and each.input == graph.source(last)), None)
         if norm is not None:
             anatomy.final_norm = norm_facts(norm, anatomy.width, graph.tensors[norm.input], graph.tensors[norm.output])
-            for name in anatomy.final_norm.parameters:
-                anatomy.roles[name] = Role.NORM
-                if name.endswith("weight"):
-                    gain = anatomy.final_norm.gain
-                    anatomy.gains[name] = (float(gain.min()), float(gain.max()))
+            anatomy.roles |= dict.fromkeys(anatomy.final_norm.parameters, Role.NORM)
+            _note_gain(anatomy, anatomy.final_norm)
     if anatomy.head is not None and anatomy.entry is not None:
         anatomy.tied = anatomy.head == anatomy.entry.name or _same_storage(
             parameters.get(anatomy.head), anatomy.entry.weight
@@ -363,8 +376,12 @@ def _same_storage(one: Tensor | None, other: Tensor) -> bool:
 
 def _place_rest(anatomy: Anatomy, graph: Graph) -> None:
     """Vectors that are no norm's are biases; matrices that no operation used stay without a role."""
+    strange: dict[str, int] = {}
     for name, parameter in anatomy.lm.model.named_parameters():
         if name not in anatomy.roles and parameter.dim() <= 1:
             anatomy.roles[name] = Role.BIAS
-        elif anatomy.roles.get(name) is Role.NORM and name.endswith("bias"):
-            anatomy.roles[name] = Role.NORM
+        elif name not in anatomy.roles and name in anatomy.layers:
+            strange.setdefault(re.sub(r"\.\d+\.", ".*.", name), anatomy.layers[name])
+    if strange and not any("in block" in each or "blocks, such as" in each for each in anatomy.unplaced):
+        names = ", ".join(list(strange)[:4]) + (f" and {len(strange) - 4} more" if len(strange) > 4 else "")
+        anatomy.unplaced.append(f"the purpose of {names}: no spectral norms of these")

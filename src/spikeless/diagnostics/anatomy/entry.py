@@ -76,6 +76,7 @@ def entry_of(graph: Graph, ids: int, stream: int) -> Entry | None:
                 words.append(type(module).__name__)
             else:
                 words.append(f"{type(norms[at].module).__name__} after positions")
+                multiplier = float("nan")  # what a row becomes depends on its position
             at = graph.source(norms[at].output)
             continue
         if at in linears:
@@ -99,14 +100,15 @@ def entry_of(graph: Graph, ids: int, stream: int) -> Entry | None:
         op = next(iter(readers), None)
         rest = [] if op is None else [each for each in op.inputs if graph.source(each) != at]
         if op is not None and op.name == "mul" and (factor := _factor(graph, rest, op.scalars)) is not None:
-            if positions is None:
-                multiplier = multiplier * factor
-                steps.append(lambda rows, factor=factor: rows * factor)
+            multiplier = multiplier * factor
+            positions = None if positions is None else positions * factor
+            steps.append(lambda rows, factor=factor: rows * factor)
             words.append(f"× {factor:.4g}" if factor == factor else "× an unknown factor")
         elif op is not None and op.name == "add" and len(rest) == 1 and at not in graph.ancestors(rest):
-            positions = graph.tensors[rest[0]].detach()
+            added = graph.tensors[rest[0]].detach()
+            positions = added if positions is None else positions + added
             leaves = graph.ancestors(rest)
-            position_names = tuple(dict.fromkeys(graph.name_of[each] for each in leaves if each in graph.name_of))
+            position_names += tuple(dict.fromkeys(graph.name_of[each] for each in leaves if each in graph.name_of))
         else:
             return Entry(
                 name=name, weight=weight, multiplier=None, words="unknown", position_names=_tables(graph, others)

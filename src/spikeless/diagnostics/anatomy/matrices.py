@@ -24,12 +24,14 @@ class Factor:
         weight: as stored: [d_out, d_in], or [d_in, d_out] where `transposed`.
         transposed: the input's dimension comes first.
         rows: the outputs that are meant, where several matrices are fused; None means all.
+        stored: the weight is the parameter itself, not computed from it.
     """
 
     name: str
     weight: Tensor
     transposed: bool
     rows: Tensor | None = None
+    stored: bool = True
 
     @property
     def matrix(self) -> Tensor:
@@ -130,7 +132,7 @@ def _weight_at(graph: Graph, node: int) -> Factor | None:
         return None
     value = graph.tensors[node]
     value = value[0] if value.dim() == 3 else value
-    return Factor(name="+".join(dict.fromkeys(names)), weight=value, transposed=True)
+    return Factor(name="+".join(dict.fromkeys(names)), weight=value, transposed=True, stored=False)
 
 
 def _swaps(graph: Graph, op: Op) -> bool:

@@ -54,6 +54,8 @@ def norm_facts(norm: Normed, width: int, entered: Tensor, left: Tensor) -> NormF
     if device.type == "meta":
         centred = any(name.endswith("bias") for name in names)
         return NormFacts(path=norm.path, gain=torch.ones(width), centred=centred, eps=0.0, parameters=names)
+    if not _takes_a_vector(module, width, device, dtype):
+        return replace(_fitted(norm, width, entered, left), parameters=names)
     signs = torch.ones(width, device=device, dtype=torch.float64)
     signs[1::2] = -1.0
     if width % 2:
@@ -78,6 +80,16 @@ def norm_facts(norm: Normed, width: int, entered: Tensor, left: Tensor) -> NormF
         eps=max(0.0, small**2 * (ratio**2 - 1)),
         parameters=names,
     )
+
+
+def _takes_a_vector(module: torch.nn.Module, width: int, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether it can be called with one vector, and gives one."""
+    try:
+        with torch.no_grad():
+            result = module(torch.ones(1, 1, width, device=device, dtype=dtype))
+    except Exception:  # its signature is the user's
+        return False
+    return isinstance(result, Tensor) and result.shape == (1, 1, width)
 
 
 def _fitted(norm: Normed, width: int, entered: Tensor, left: Tensor) -> NormFacts:

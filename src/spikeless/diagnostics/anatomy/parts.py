@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, replace
 
+from torch import Tensor
+
+from spikeless.diagnostics.anatomy.activations import recognise
 from spikeless.diagnostics.anatomy.graph import ALIASES, PIECES, Graph, Op
 from spikeless.diagnostics.anatomy.matrices import SAME, Linear, Matrix, chain_to, finals, linears_in
-from spikeless.diagnostics.anatomy.stream import NORMALISING, Segment
+from spikeless.diagnostics.anatomy.stream import NORMALISING, PRODUCTS, Segment
 from spikeless.roles import Role
 
 __all__ = ["AttentionParts", "FeedForwardParts", "Parts", "parts_of", "without_matrices"]
 
-ACTIVATIONS = {
+NAMES = {
     frozenset({"gelu"}): "gelu",
     frozenset({"silu"}): "silu",
     frozenset({"relu"}): "relu",
@@ -72,6 +75,7 @@ class FeedForwardParts:
         gated: the activation is multiplied by a second projection.
         fused: gate and up are one matrix, which stands under ffn_up.
         activation: its name, or "" if it is none of those that we know.
+        entered: nodes that its first matrices multiply.
         before: node that enters the activation (where not fused).
         up: node of the second projection, if gated.
         gate: node of the activation's output, if gated.
@@ -83,6 +87,7 @@ class FeedForwardParts:
     gated: bool
     fused: bool
     activation: str
+    entered: tuple[int, ...]
     before: int
     up: int | None
     gate: int | None
@@ -96,8 +101,9 @@ class Parts:
 
     Attributes:
         inputs: nodes of the norms' outputs, or of the stream where no norm reads it.
-        direct: what is written reaches the stream unchanged but for `scale` and output norms.
-        scale: factor between the output matrix and the stream.
+        direct: the norms' outputs reach the first matrices of a feed-forward part, and what is written reaches the
+            stream, unchanged but for `scales` and output norms.
+        scales: factors between the output matrices and the stream, by the node of what they write.
         unknown: what could not be placed, in words.
     """
 
@@ -105,7 +111,7 @@ class Parts:
     ffn: FeedForwardParts | None
     inputs: tuple[int, ...]
     direct: bool
-    scale: float
+    scales: dict[int, float]
     unknown: str = ""
 
     @property
@@ -143,8 +149,9 @@ def parts_of(graph: Graph, segment: Segment) -> Parts:
     if not linears:
         words.append("any matrix")
     written = [part.written for part in (attention, ffn) if part is not None]
-    direct, scale = _way_out(graph, segment, written)
-    return Parts(attention=attention, ffn=ffn, inputs=inputs, direct=direct, scale=scale, unknown=" and ".join(words))
+    direct, scales = _way_out(graph, segment, written)
+    direct = direct and (ffn is None or all(each in inputs for each in ffn.entered))
+    return Parts(attention=attention, ffn=ffn, inputs=inputs, direct=direct, scales=scales, unknown=" and ".join(words))
 
 
 def _is_attention_softmax(graph: Graph, op: Op) -> bool:
@@ -168,6 +175,8 @@ def _attention(graph: Graph, linears: list[Linear], softmax: Op, start: int) -> 
     valued = [each for each in linears if each.output in graph.ancestors([other], stop)]
     values = finals(graph, valued, start)
     out, first_out = chain_to(graph, ends[0], after, Role.ATTENTION_OUT)
+    if len(out.factors) < len(after):  # more than the way to one output matrix
+        return None, set()
     matrices = {Role.ATTENTION_OUT: out}
     fused = bool(values) and values[0].output in {each.output for each in asked}
     if len(values) == 1:
@@ -210,7 +219,7 @@ def _feed_forward(graph: Graph, linears: list[Linear], start: int) -> FeedForwar
     inner, stop = first_down.input, frozenset([start])
     before = [each for each in linears if each.output in graph.ancestors([inner], stop)]
     ups = finals(graph, before, start)
-    if not ups or len(ups) > 2:
+    if not ups or len(ups) > 2 or _mixes(graph, linears, inner, start):
         return None
     product = graph.producer.get(inner)
     operands = list(product.inputs) if product and product.name == "mul" and len(product.inputs) == 2 else []
@@ -224,12 +233,13 @@ def _feed_forward(graph: Graph, linears: list[Linear], start: int) -> FeedForwar
         up_node = gate_node = None
     fused = gated and len(ups) == 1
     matrices = {Role.FFN_DOWN: down}
-    source = {}
+    source, entered = {}, []
     for linear in ups:
         is_up = not gated or linear.output == _origin(graph, up_node)
         role = Role.FFN_UP if is_up else Role.FFN_GATE
-        matrices[role], _ = chain_to(graph, linear, before, role)
+        matrices[role], first = chain_to(graph, linear, before, role)
         source[role] = linear.output
+        entered.append(first.input)
     entering = source[Role.FFN_GATE if gated and not fused else Role.FFN_UP]
     used = {factor.name for matrix in matrices.values() for factor in matrix.factors}
     if any(each.factor.name not in used for each in linears):
@@ -241,13 +251,32 @@ def _feed_forward(graph: Graph, linears: list[Linear], start: int) -> FeedForwar
         matrices=matrices,
         gated=gated,
         fused=fused,
-        activation=ACTIVATIONS.get(names, ""),
+        activation=recognise(
+            NAMES.get(names, ""), *_around(graph, entering, inner if gate_node is None else gate_node)
+        ),
+        entered=tuple(entered),
         before=entering,
         up=up_node,
         gate=gate_node,
         inner=inner,
         written=ends[0].output,
     )
+
+
+def _mixes(graph: Graph, linears: list[Linear], inner: int, start: int) -> bool:
+    """Whether activations are multiplied with activations as matrices, or convolved: that is no feed-forward part."""
+    within = graph.ancestors([inner], frozenset([start]))
+    products = [op for op in graph.ops_within(within) if op.name in PRODUCTS | {"cumsum"}]
+    return len(products) > len([each for each in linears if each.output in within])
+
+
+def _around(graph: Graph, before: int, after: int) -> tuple[list[Tensor], Tensor]:
+    """What may enter an activation, and what leaves it: of a fused projection either half, or every other channel."""
+    entered, left = graph.tensors[before], graph.tensors[after]
+    if entered.numel() == left.numel():
+        return [entered], left
+    half = entered.shape[-1] // 2
+    return [entered[..., :half], entered[..., half:], entered[..., ::2], entered[..., 1::2]], left
 
 
 def _origin(graph: Graph, node: int | None) -> int | None:
@@ -266,23 +295,26 @@ def _is_gate(graph: Graph, node: int, ups: list[Linear], up: int | None, start: 
 LAYOUTS = frozenset(("transpose", "permute"))
 
 
-def _way_out(graph: Graph, segment: Segment, written: list[int]) -> tuple[bool, float]:
+def _way_out(graph: Graph, segment: Segment, written: list[int]) -> tuple[bool, dict[int, float]]:
     """Whether only additions, output norms and constant factors stand between what is written and the stream."""
-    scale, wanted, reached = 1.0, set(written), set[int]()
+    wanted, scales = set(written), dict[int, float]()
     norms = {graph.source(norm.output): norm for norm in segment.post_norms}
-    waiting = list(segment.contributions)
+    waiting = [(node, 1.0) for node in segment.contributions]
     while waiting:
-        node = graph.source(waiting.pop())
+        node, factor = waiting.pop()
+        node = graph.source(node)
         op = graph.producer.get(node)
         if node in wanted:
-            reached.add(node)
+            scales[node] = scales.get(node, 0.0) + factor
         elif node in norms:
-            waiting.append(norms[node].input)
+            waiting.append((norms[node].input, factor))
         elif op is not None and op.name == "mul" and len(op.inputs) == 1 and op.scalars:
-            scale *= op.scalars[0]
-            waiting.append(op.inputs[0])
+            waiting.append((op.inputs[0], factor * op.scalars[0]))
         elif op is not None and op.name == "add" and len(op.inputs) == 2:
-            waiting.extend(each for each in op.inputs if each not in graph.name_of)
+            alpha = op.scalars[0] if op.scalars else 1.0
+            pairs = ((op.inputs[0], factor), (op.inputs[1], factor * alpha))
+            waiting.extend(pair for pair in pairs if pair[0] not in graph.name_of)
         else:
-            return False, 1.0
-    return bool(wanted) and reached == wanted, abs(scale)
+            return False, dict.fromkeys(wanted, 1.0)
+    direct = bool(wanted) and scales.keys() == wanted
+    return direct, {node: abs(scales.get(node, 1.0)) for node in wanted}

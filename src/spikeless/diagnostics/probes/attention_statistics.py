@@ -8,6 +8,9 @@ from spikeless.diagnostics.anatomy import BlockView
 
 __all__ = ["attention_statistics"]
 
+MASKED = 1e3
+"""A key whose logit is so far below the largest is masked: its weight is zero in any precision."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionStatistics:
@@ -37,12 +40,14 @@ def attention_statistics(view: BlockView, index: int) -> AttentionStatistics | N
     logits, weights = (view.tensor(node).detach() for node in (part.logits, part.weights))
     queries, keys = weights.shape[-2:]
     logits, weights = (each.reshape(-1, queries, keys) for each in (logits, weights))
-    heads = len(weights) // view.entered.shape[0]
+    heads, rest = divmod(len(weights), view.entered.shape[0])
+    if rest or not heads:  # the batch is not the first dimension
+        return None
     causal = torch.ones(queries, keys, dtype=torch.bool, device=weights.device).tril(keys - queries)
     largest, entropies, relatives = [], [], []
     for scores, shares in zip(logits, weights, strict=True):  # one head at a time stays in the cache
         scores, shares = scores.float(), shares.float()
-        seen = causal & (scores > torch.finfo(torch.float16).min) & (scores < torch.inf)
+        seen = causal & (scores > scores.amax(1, keepdim=True) - MASKED)
         entropy = torch.special.entr(shares).sum(1)
         visible = seen.sum(1)
         several = visible > 1

@@ -21,7 +21,7 @@ WITHIN = 3.0  # of the aim
 @torch.no_grad()
 def feature_change(
     anatomy: Anatomy, ids: Tensor, parameters: Mapping[str, Parameter], update: Mapping[str, Tensor]
-) -> float:
+) -> float | None:
     """RMS over tokens of ||z(theta - eta Delta) - z(theta)|| / (eta sqrt(D)), for a small eta [1/learning rate].
 
     z is the last block's output, centred and divided by its std, token by token, as a final norm hands it to the head.
@@ -36,6 +36,8 @@ def feature_change(
 
     Reference: the coordinate check of Yang et al. 2022 (muP), read along Adam's first update; our definition.
     """
+    if not anatomy.paths:
+        return None
     before = _features(anatomy, ids)
     eta, change = FIRST, 0.0
     with restored(list(parameters.values())) as saved:

@@ -7,22 +7,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from spikeless.diagnostics.anatomy import BlockView
+from spikeless.diagnostics.anatomy.activations import ACTIVATIONS
 from spikeless.diagnostics.anatomy.norms import NormFacts
 from spikeless.diagnostics.anatomy.stream import Normed
 from spikeless.diagnostics.probes.shortcut import token_stds
 from spikeless.roles import Role
 
 __all__ = ["jacobian_bound"]
-
-ACTIVATIONS = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +75,7 @@ def jacobian_bound(
         if part is None:
             continue
         behind = _norm_behind(view, part.written, segment.post_norms)
-        out = spectral[write] * parts.scale
+        out = spectral[write] * parts.scales[part.written]
         inward = _norm_before(view, index, part, segment.norms)
         ahead = 1.0 / entered.double() if inward is not None else torch.ones_like(total)
         ahead = ahead * (norms[inward.path].largest_gain if inward is not None else 1.0)
@@ -140,7 +133,7 @@ def _norm_behind(view: BlockView, written: int, norms: tuple[Normed, ...]) -> No
 @functools.cache
 def lipschitz(activation: str) -> float | None:
     """Largest |slope| of an activation: ReLU 1, GELU 1.129, SiLU 1.100; None for one that is not known."""
-    if activation not in ACTIVATIONS:
+    if activation not in ACTIVATIONS or activation == "relu2":  # whose slope has no bound
         return None
     x = torch.linspace(-8, 8, 160_001, dtype=torch.float64, requires_grad=True)
     with torch.enable_grad():
