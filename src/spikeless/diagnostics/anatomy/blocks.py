@@ -163,7 +163,7 @@ class watch_blocks:
         return hook
 
     def _after(self, module: torch.nn.Module, args: Any, kwargs: Any, result: Any) -> None:
-        index, self._index = self._index, self._index + 1
+        index, self._index = self._index, (self._index + 1) % len(self._paths)  # the model may be called again
         if self._leave is not None:
             stream = hidden_of(result)
             assert stream is not None

@@ -1,6 +1,7 @@
 """How far one unit of learning rate moves the features: the coordinate check of muP, along a given update."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch.nn import Parameter
 
 from spikeless.diagnostics.anatomy import Anatomy
 from spikeless.diagnostics.anatomy.blocks import watch_blocks
+from spikeless.diagnostics.anatomy.language_model import ProbeError
 from spikeless.diagnostics.probes._weights import restored
 
 __all__ = ["feature_change"]
@@ -16,6 +18,10 @@ AIM = 0.01  # relative change at which it is read: in the linear regime, far abo
 FIRST = 1e-6
 TRIES = 8
 WITHIN = 3.0  # of the aim
+
+
+class _Enough(ProbeError):
+    """The last block has been seen."""
 
 
 @torch.no_grad()
@@ -62,8 +68,10 @@ def _features(anatomy: Anatomy, ids: Tensor) -> Tensor:
             rows = rows.float() if rows.dtype.itemsize < 4 else rows
             rows = rows - rows.mean(1, keepdim=True)
             found.append(rows / rows.std(1, correction=0, keepdim=True))
+            raise _Enough  # the head costs as much as many blocks
 
     with watch_blocks(anatomy.lm.model, anatomy.paths, lambda *_: None, leave):
         for sequence in ids.split(1):
-            anatomy.lm.logits(sequence)
+            with suppress(_Enough):
+                anatomy.lm.logits(sequence)
     return torch.cat(found)
