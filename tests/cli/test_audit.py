@@ -195,7 +195,7 @@ def test_a_target_is_measured(target, models, spikeless):
     assert found["batch"]["sequences"] == 2
     assert found["logits"]["loss"] == pytest.approx(found["logits"]["ln_vocab"], abs=1)
     assert found["learning_rate"]["critical"] > 0
-    assert found["score"] == pytest.approx(-math.log10(found["learning_rate"]["critical"]))
+    assert found["score"] == pytest.approx(math.log10(found["learning_rate"]["feature_change"]))
     assert found["tev"]["mean"] > 0
     assert all(layer["gradient_norm"] > 0 for layer in found["layers"])
     assert all(each["measured"] > 0 for layer in found["layers"] for each in layer["sub_layers"])
@@ -403,7 +403,7 @@ REFUSED = [
     ("untold", "model_type"),
     ("bert --seq 16", "is not a causal language model: its logits change with later tokens"),
     ("audit_lab:perceptron", "a causal language model is needed, whose forward takes token ids"),
-    ("audit_lab:perceptron --theory-only", "is not a causal language model"),
+    ("audit_lab:perceptron --theory-only", "a causal language model is needed, whose forward takes token ids"),
     ("audit_lab:needy --theory-only", "'memory' and 'mask'"),
     ("audit_lab:sees", "is not a causal language model: its logits change with later tokens"),
     ("audit_lab:needy", "'memory' and 'mask'; a causal language model is needed"),

@@ -137,7 +137,7 @@ class LanguageModel:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"{type(self.model).__name__} cannot be called with token ids {list(ids.shape)}: {reason}; "
-                "its forward must take ids [B, T] alone"
+                "a causal language model is needed, whose forward takes token ids [B, T] and nothing else"
             ) from error
 
     @staticmethod
