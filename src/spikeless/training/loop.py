@@ -107,9 +107,10 @@ class _Trainer:
                     self._read_start(journal)
                 for step in range(state.step + 1, run.steps + 1):
                     journal.write(self._step(step))
-                    if interrupt.signal_name or step == run.steps or _due(step, run.checkpoint.every):
+                    stop = interrupt.signal_name  # read once: a signal may come between saving and leaving
+                    if stop or step == run.steps or _due(step, run.checkpoint.every):
                         self._save(journal)
-                    if interrupt.signal_name:
+                    if stop:
                         break
         except UnhealthyRun as error:
             self.folder.set_status("unhealthy", state.step, str(error))
