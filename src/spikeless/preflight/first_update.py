@@ -19,6 +19,7 @@ __all__ = ["measure_learning_rate"]
 
 RANGE_LRS = (1e-6, 1.0)
 CLIP_NORM = 1.0
+START = 1e-2  # where the search for the critical rate begins: few models are far from it
 
 
 def measure_learning_rate(
@@ -57,7 +58,7 @@ def measure_learning_rate(
     update = adam_first_update(
         gradients, parameters, eps=optimizer.eps, weight_decay=optimizer.weight_decay, decayed=decayed
     )
-    found = critical_learning_rate(loss, parameters, update, gradients=gradients)
+    found = critical_learning_rate(loss, parameters, update, gradients=gradients, start=START)
     reading = LearningRateReading(
         optimizer="AdamW",
         eps=optimizer.eps,

@@ -11,7 +11,7 @@ from spikeless.diagnostics.anatomy import Anatomy, BlockView
 from spikeless.diagnostics.anatomy.blocks import BlockCall
 from spikeless.diagnostics.anatomy.fused import fused_rows
 from spikeless.diagnostics.anatomy.matrices import Matrix
-from spikeless.diagnostics.probes.jacobian import JacobianNorms, jacobian
+from spikeless.diagnostics.probes.jacobian import SAMPLED_TOKENS, JacobianNorms, jacobian
 from spikeless.diagnostics.probes.jacobian_bound import jacobian_bound
 from spikeless.diagnostics.probes.shortcut import token_stds
 from spikeless.diagnostics.probes.spectral_norm import spectral_norm
@@ -41,10 +41,10 @@ def measure_sub_layers(
     """
     found: list[LayerReading] = []
     with anatomy.lm.quiet(), torch.enable_grad():
-        calls, one, two = (anatomy.calls(ids[:, :tokens]) for tokens in (ids.shape[1], 1, 2))
+        calls, short, one, two = (anatomy.calls(ids[:, :t]) for t in (ids.shape[1], SAMPLED_TOKENS, 1, 2))
         for layer in layers:
             watch("Jacobians", layer.index, len(layers))
-            view, alone, pair = (_differentiable(anatomy, each, layer.index) for each in (calls, one, two))
+            view, few, alone, pair = (_differentiable(anatomy, each, layer.index) for each in (calls, short, one, two))
             sub_layers = []
             given = layer.sub_layers
             if len(given) != len(view.segments):  # the stream was overwritten in place: the block is one map
@@ -52,7 +52,8 @@ def measure_sub_layers(
             for index, sub_layer in enumerate(given):
                 strengths = known[layer.index][index] if layer.index < len(known) else None
                 try:
-                    sub_layers.append(_sub_layer(anatomy, view, alone, pair, index, sub_layer, strengths))
+                    at = few if view.parts[index].kind == "ffn" else view  # maps of single tokens need not all of them
+                    sub_layers.append(_sub_layer(anatomy, at, alone, pair, index, sub_layer, strengths))
                 except RuntimeError as error:  # of autograd: something was overwritten, or has no derivative
                     reason = str(error).partition("\n")[0][:120]
                     sub_layers.append(replace(sub_layer, note=f"the Jacobian cannot be computed: {reason}"))
