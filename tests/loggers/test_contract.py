@@ -59,6 +59,14 @@ def test_a_reopened_logger_forgets_what_came_after_the_last_step(name, last_step
     assert READ[name](tmp_path) == [(s, float(s)) for s in range(first)] + [(s, s + 0.5) for s in range(first, 9)]
 
 
+def test_event_files_are_read_in_the_order_of_their_writing(tmp_path):
+    """Within one second their names end in a counter: .10 would stand before .9."""
+    for number in range(3):
+        TensorBoard(tmp_path, number).close()
+    seconds = [path.name.split(".")[3] for path in (tmp_path / "tensorboard").iterdir()]
+    assert len(set(seconds)) == 3
+
+
 # --- metrics.jsonl ---
 
 

@@ -1,5 +1,6 @@
 """TensorBoard event files."""
 
+import time
 from pathlib import Path
 
 from torch.utils.tensorboard.writer import SummaryWriter
@@ -14,7 +15,9 @@ class TensorBoard:
 
     def __init__(self, folder: Path, last_step: int) -> None:
         """Open; TensorBoard is told to forget what stands after `last_step`."""
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=last_step + 1)
+        events = folder / "tensorboard"
+        _wait_for_a_new_second(events)
+        self._writer = SummaryWriter(str(events), purge_step=last_step + 1)
 
     def log(self, row: Row) -> None:
         """Add a row."""
@@ -29,3 +32,9 @@ class TensorBoard:
     def close(self) -> None:
         """Flush and close."""
         self._writer.close()
+
+
+def _wait_for_a_new_second(events: Path) -> None:
+    """Files are read in the order of their names, which is that of their writing if they differ in the second."""
+    while any(path.name.startswith(f"events.out.tfevents.{int(time.time())}.") for path in events.glob("events.*")):
+        time.sleep(0.05)
