@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -19,6 +20,7 @@ __all__ = [
     "cache_folder",
     "content_hash",
     "locked",
+    "portable",
     "read_json",
     "remove",
     "resumable",
@@ -65,6 +67,17 @@ def write_text(path: Path, text: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def portable(value: Any) -> Any:
+    """Nested dicts and lists with what is not finite as the strings "NaN", "Infinity", "-Infinity"."""
+    if isinstance(value, dict):
+        return {key: portable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -1,6 +1,5 @@
 """`spikeless eval`."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from spikeless.evaluation import (
     load_subject,
     read_lambada,
 )
+from spikeless.files import portable
 from spikeless.training.environment import resolve_device
 
 __all__ = ["evaluate"]
@@ -96,7 +96,7 @@ def evaluate(
         words = evaluate_lambada(subject, examples, batch_size=batch_size, sequence_length=sequence_length)
         numbers["lambada"] = {"file": str(lambada), **asdict(words)}
         tables.append((_lambada_table(words, f"{path} on {lambada}"), _LAMBADA_IS))
-    if write_or_print(json_file, _portable(numbers)):
+    if write_or_print(json_file, portable(numbers)):
         return
     console = Console(highlight=False)
     for table, definition in tables:
@@ -142,10 +142,3 @@ def _table(rows: Mapping[str, str], title: str) -> Table:
     for name, value in rows.items():
         table.add_row(escape(name), value)
     return table
-
-
-def _portable(value: Any) -> Any:
-    """Strict JSON: an infinite number is text, as in metrics.jsonl."""
-    if isinstance(value, Mapping):
-        return {key: _portable(each) for key, each in value.items()}
-    return "Infinity" if value == math.inf else value

@@ -1,14 +1,12 @@
 """metrics.jsonl: one JSON object per step, always written."""
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from spikeless.errors import UserError
-from spikeless.files import write_text
+from spikeless.files import portable, write_text
 from spikeless.loggers import Row
 
 __all__ = ["JSONLines"]
@@ -31,7 +29,7 @@ class JSONLines:
 
     def log(self, row: Row) -> None:
         """Append a row."""
-        self._file.write(json.dumps({key: _portable(value) for key, value in row.items()}, allow_nan=False) + "\n")
+        self._file.write(json.dumps(portable(dict(row)), allow_nan=False) + "\n")
         self._file.flush()
 
     def flush(self) -> None:
@@ -58,9 +56,3 @@ def _step(line: str, path: Path, number: int) -> float:
             f"{path}, line {number}: expected a JSON object with an integer 'step', got {line[:60]!r}; "
             "remove the line, or choose another --out"
         ) from None
-
-
-def _portable(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value

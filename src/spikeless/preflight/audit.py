@@ -30,7 +30,7 @@ from spikeless.run import RunConfig
 __all__ = ["audit"]
 
 THEORY_TOKENS = 128
-PROBE_TOKENS = 8
+FEWEST_TOKENS = 2
 FLOATS = (torch.float32, torch.float64)
 
 
@@ -153,7 +153,7 @@ def _vocabulary(lm: LanguageModel) -> int:
     Raises:
         UserError: it gives none.
     """
-    return _logits(lm, 2).shape[-1]
+    return _logits(lm, FEWEST_TOKENS).shape[-1]
 
 
 def _longest(lm: LanguageModel, wanted: int) -> int | None:
@@ -163,7 +163,7 @@ def _longest(lm: LanguageModel, wanted: int) -> int | None:
     """
     if lm.device.type != "cpu" or _takes(lm, wanted):
         return None
-    low, high = PROBE_TOKENS, wanted
+    low, high = FEWEST_TOKENS, wanted
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if _takes(lm, middle) else (low, middle)

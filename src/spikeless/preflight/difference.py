@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from spikeless.files import portable
 from spikeless.preflight.findings import SEVERITIES, Finding
 from spikeless.preflight.quantities import QUANTITIES
-from spikeless.preflight.result import AuditReport, portable
+from spikeless.preflight.result import AuditReport
 from spikeless.preflight.summary import EMPTY, number
 from spikeless.preflight.terminal import word
 

@@ -10,11 +10,11 @@ import cattrs
 from cattrs.v import format_exception
 
 from spikeless.errors import UserError
-from spikeless.files import read_json
+from spikeless.files import portable, read_json
 from spikeless.preflight.findings import SEVERITIES, Finding, Severity, worst
 from spikeless.preflight.measurements import Measurements
 
-__all__ = ["FORMAT", "AuditReport", "FailOn", "counts", "portable", "read_audit"]
+__all__ = ["FORMAT", "AuditReport", "FailOn", "counts", "read_audit"]
 
 FORMAT = 1  # grows when a reader of the old format would misunderstand; new keys alone do not make a new format
 NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -110,17 +110,6 @@ def read_audit(path: Path) -> AuditReport:
         return AuditReport.from_json(read_json(path))
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path} is {error}") from None
-
-
-def portable(value: Any) -> Any:
-    """Nested dicts and lists with what is not finite as the strings "NaN", "Infinity", "-Infinity"."""
-    if isinstance(value, dict):
-        return {key: portable(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [portable(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
 
 
 def _version() -> str:
