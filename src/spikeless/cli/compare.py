@@ -2,17 +2,21 @@
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import spikeless.experiments.compare
 from spikeless.cli._options import Data, Device, PrecisionOption, Recipe, Set, Tokenizer, described_run, output_folder
-from spikeless.cli._progress import LiveLine, live_progress
-from spikeless.experiments.compare import Arm
-from spikeless.report import summary_table
+from spikeless.cli._units import duration
+from spikeless.config import replace_at
+from spikeless.experiments.grid import Cell, parse_numbers
+from spikeless.experiments.pace import Pace
+from spikeless.experiments.workers import Event
 
 __all__ = ["compare"]
 
@@ -22,30 +26,116 @@ def compare(
     arms: Annotated[
         str, typer.Option("--arms", help='Arms separated by ";": "baseline; mlra; mlra(rank=16)+scaled_embed".')
     ],
+    lrs: Annotated[str | None, typer.Option("--lrs", help="Peak learning rates: 1e-3,3e-3,1e-2.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="Runs per cell, with seeds 0, 1, ….")] = 1,
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps of each run.")] = None,
+    depths: Annotated[str | None, typer.Option("--depths", help="Numbers of layers: 12,24,48.")] = None,
+    widths: Annotated[str | None, typer.Option("--widths", help="Widths of the residual stream: 64,128.")] = None,
     assignments: Set = None,
     data: Data = None,
     tokenizer: Tokenizer = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", help="Processes at a time; what is fastest is measured if not given.", min=1)
+    ] = None,
+    add_seeds: Annotated[
+        int, typer.Option("--add-seeds", help="Extend a finished grid by so many seeds per cell.", min=0)
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the runs; runs/compare-RECIPE if not given.")
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", help="Runs per arm, with seeds 0, 1, ….")] = 1,
     device: Device = None,
     precision: PrecisionOption = None,
 ) -> None:
-    """Train arms on the same data in the same order, and report how they did. Run again to resume."""
+    """Does a technique help, and at which learning rate? Run again to resume."""
     console = Console(highlight=False)
     run = described_run(recipe, None, None, data, tokenizer, device, precision)
+    if steps is not None:
+        run = replace_at(run, {"steps": steps})
     folder = output_folder(out, "compare", run.recipe)
-    with live_progress(console) as progress:
-
-        def watch(arm: Arm) -> LiveLine:
-            return LiveLine(progress, arm.label + (f" seed {arm.run.seed}" if seeds > 1 else ""), arm.run.steps)
-
-        command = shlex.join(["spikeless", *sys.argv[1:]])
-        records = spikeless.experiments.compare.compare(
-            run, arms, folder, seeds=seeds, assignments=assignments or (), command=command, watch=watch
+    with _Live(console) as live:
+        comparison = spikeless.experiments.compare.compare(
+            run,
+            arms,
+            folder,
+            lrs=parse_numbers(lrs, "--lrs"),
+            depths=parse_numbers(depths, "--depths", int),
+            widths=parse_numbers(widths, "--widths", int),
+            seeds=seeds,
+            add_seeds=add_seeds,
+            assignments=assignments or (),
+            jobs=jobs,
+            command=shlex.join(["spikeless", *sys.argv[1:]]),
+            watch=live,
         )
-    console.print(summary_table(records))
-    if records[-1].status.get("state") == "interrupted":
-        console.print("interrupted; the same command goes on", soft_wrap=True)
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
+
+
+class _Live:
+    """The whole grid as one bar with the time left, and a line for each run at work."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[numbers]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._pace: Pace | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._whole: TaskID | None = None
+        self._runs = self._ended = 0
+
+    def __enter__(self) -> "_Live":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, cells: Sequence[Cell], kept: Sequence[Cell], pace: Pace) -> None:
+        """Say how long it will take."""
+        self._pace, self._runs = pace, len(cells)
+        processes = "1 process" if pace.jobs == 1 else f"{pace.jobs} processes"
+        threads = "1 thread" if pace.threads == 1 else f"{pace.threads} threads"
+        self._console.print(
+            f"{len(cells)} runs to train, {len(kept)} finished before: about {duration(pace.total(cells))} with "
+            f"{processes} of {threads} ({pace.source})",
+            markup=False,
+            soft_wrap=True,
+        )
+        self._whole = self._progress.add_task(
+            "all runs", total=sum(map(pace.seconds, cells)), numbers=f"0/{len(cells)}"
+        )
+
+    def tell(self, event: Event) -> None:
+        """Show news of a run."""
+        assert self._pace is not None and self._whole is not None
+        cell, name = event.cell, event.cell.folder.name
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=cell.run.steps, numbers="starting")
+        task = self._tasks[name]
+        if event.row is not None:
+            numbers = "  ".join(f"{key} {event.row[key]:.3f}" for key in ("loss", "val_loss") if key in event.row)
+            self._advance(task, event.row["step"], cell)
+            self._progress.update(task, completed=event.row["step"], numbers=numbers)
+        if event.outcome is not None:
+            self._ended += event.outcome.ended
+            self._advance(task, cell.run.steps, cell)
+            self._progress.remove_task(task)
+            self._progress.update(self._whole, numbers=f"{self._ended}/{self._runs}")
+            loss = event.outcome.final_val_loss
+            ending = event.outcome.state if loss is None or event.outcome.failed else f"validation loss {loss:.4f}"
+            self._console.print(
+                f"[{self._ended}/{self._runs}] {name}: {ending}", markup=False, highlight=False, soft_wrap=True
+            )
+
+    def _advance(self, task: TaskID, step: float, cell: Cell) -> None:
+        """Move the whole on by what a run has moved on."""
+        assert self._pace is not None and self._whole is not None
+        (own,) = (each for each in self._progress.tasks if each.id == task)
+        done = max(0.0, step - own.completed) / cell.run.steps
+        self._progress.advance(self._whole, done * self._pace.seconds(cell))

@@ -20,6 +20,7 @@ from spikeless.cli._options import (
     output_folder,
 )
 from spikeless.cli._progress import LiveLine, live_progress
+from spikeless.cli._units import duration, size
 from spikeless.config import replace_at
 from spikeless.data import parse_tokenizer
 from spikeless.report import summary_table
@@ -80,27 +81,12 @@ def _cost(run: RunConfig) -> Table:
         ("tokens per step", f"{cost.tokens_per_step:,}"),
         ("steps", f"{run.steps:,}"),
         ("tokens", f"{cost.tokens:,}"),
-        ("memory while training, fp32", _bytes(cost.memory)),
-        ("disk per checkpoint", _bytes(cost.checkpoint)),
+        ("memory while training, fp32", size(cost.memory)),
+        ("disk per checkpoint", size(cost.checkpoint)),
         ("FLOPs per step", f"{cost.flops_per_step:.3g}"),
-        ("time per step (estimate)", _duration(cost.seconds_per_step)),
-        ("time in all (estimate)", _duration(cost.seconds_per_step * run.steps)),
+        ("time per step (estimate)", duration(cost.seconds_per_step)),
+        ("time in all (estimate)", duration(cost.seconds_per_step * run.steps)),
         ("estimated from", cost.source),
     ):
         table.add_row(name, value)
     return table
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
-
-
-def _duration(seconds: float) -> str:
-    for size, unit in ((86_400 * 365, "years"), (86_400, "days"), (3600, "h"), (60, "min"), (1, "s")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds * 1000:.3g} ms"

@@ -4,14 +4,14 @@ They know neither our models nor our loop, so they serve any `nn.Module` and any
 waits for the device: no `.item()`, no collective.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["Diagnostic", "Snapshot", "before_step", "is_before_step"]
+__all__ = ["Diagnostic", "Snapshot", "before_step", "is_before_step", "needs_previous", "with_previous"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,8 @@ class Snapshot:
         betas: Adam's decay rates.
         group_of: the group under which a parameter is reported, from its name.
         micro_batches: closures, each the loss of one of M equal parts of the step's batch.
+        streams: the residual stream [B, T, D] of one micro-batch, before the first block and after each.
+        previous: the parameters before the step, by name; for those diagnostics that ask for them.
         at_start: this run's readings before its first step.
     """
 
@@ -40,6 +42,8 @@ class Snapshot:
     betas: tuple[float, float] = (0.9, 0.999)
     group_of: Callable[[str], str] = str
     micro_batches: Sequence[Callable[[], Tensor]] = ()
+    streams: Callable[[], Iterable[Tensor]] = tuple
+    previous: Mapping[str, Tensor] = field(default_factory=dict)
     at_start: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -60,3 +64,14 @@ def before_step(diagnostic: Diagnostic) -> Diagnostic:
 def is_before_step(diagnostic: Diagnostic) -> bool:
     """True if a diagnostic is to be read before the optimizer's step."""
     return vars(diagnostic).get("before_step", False)
+
+
+def with_previous(diagnostic: Diagnostic) -> Diagnostic:
+    """Mark a diagnostic that compares the parameters with those before the step; a copy of them is kept for it."""
+    vars(diagnostic)["with_previous"] = True
+    return diagnostic
+
+
+def needs_previous(diagnostic: Diagnostic) -> bool:
+    """True if a diagnostic is to be given the parameters before the step."""
+    return vars(diagnostic).get("with_previous", False)

@@ -23,7 +23,8 @@ def gradient_variance_exact(snapshot: Snapshot) -> dict[str, Tensor]:
     Raises:
         UserError: fewer than four micro-batches.
 
-    Reference: our definition (how arXiv 2409.07787 computed it is open); keys are gradient_variance/exact/GROUP.
+    Reference: our definition (how arXiv 2409.07787 computed it is open); keys are gradient_variance/exact/GROUP, and
+    gradient_variance/exact/all for all parameters together.
     """
     count = len(snapshot.micro_batches)
     if count < FEWEST:
@@ -45,4 +46,6 @@ def gradient_variance_exact(snapshot: Snapshot) -> dict[str, Tensor]:
         totals[snapshot.group_of(name)].append(square.sum())
         sizes[snapshot.group_of(name)] += square.numel()
     scale = 1 / ((count - 1) * count)
-    return {f"gradient_variance/exact/{g}": torch.stack(t).sum() * scale / sizes[g] for g, t in totals.items()}
+    sums = {group: torch.stack(each).sum() * scale for group, each in totals.items()}
+    readings = {f"gradient_variance/exact/{group}": total / sizes[group] for group, total in sums.items()}
+    return readings | {"gradient_variance/exact/all": torch.stack(list(sums.values())).sum() / sum(sizes.values())}

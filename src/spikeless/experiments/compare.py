@@ -1,74 +1,45 @@
-"""Compare techniques: the same data in the same order from the same seeds, one run folder per arm and seed."""
+"""Compare techniques: the same data in the same order from the same seeds, one run folder per cell of a grid."""
 
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
+from spikeless.config import diff, replace_at
 from spikeless.data import prepare
-from spikeless.errors import UnhealthyRun, UserError
-from spikeless.loggers import Logger
-from spikeless.recipes import adapt
-from spikeless.report import RunRecord, read_run, write_report
+from spikeless.experiments.cell import is_done, outcome_at, refuse_other
+from spikeless.experiments.comparison import About, Comparison
+from spikeless.experiments.grid import BASELINE, Axes, Cell, plan, resolved
+from spikeless.experiments.outcome import Outcome
+from spikeless.experiments.pace import Pace, measure_pace
+from spikeless.experiments.workers import Event, train_cells
+from spikeless.files import locked, read_json, write_json
 from spikeless.run import RunConfig
 from spikeless.training.build import build_model, fill_vocabulary
-from spikeless.training.environment import resolve_device
-from spikeless.training.loop import train
+from spikeless.training.environment import describe_environment, resolve_device
+from spikeless.training.estimate import flops_per_token
 from spikeless.training.objective import choose_precision
-from spikeless.training.run_folder import label_of
 
-__all__ = ["Arm", "compare", "parse_arms"]
+__all__ = ["Watch", "compare"]
 
-BASELINE = "baseline"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One run of a comparison."""
-
-    run: RunConfig
-    folder: Path
-
-    @property
-    def label(self) -> str:
-        """The arm's techniques, or "baseline"."""
-        return label_of(self.run)
+GRID = "grid.json"
+COMPARISON = "comparison.json"
+NEW_GRID: dict[str, Any] = {"seeds": 0, "precision": "", "seconds": 0.0, "jobs": 1, "threads": 1}
 
 
-def parse_arms(text: str) -> list[list[str]]:
-    """Techniques per arm from "baseline; mlra; mlra(rank=16)+scaled_embed".
+class Watch(Protocol):
+    """Is told how a grid goes."""
 
-    Raises:
-        UserError: an arm is empty or there is none.
-    """
-    arms = [each.strip() for each in text.strip().strip(";").split(";")]
-    if not all(arms):
-        raise UserError(
-            f'--arms {text!r}: write arms separated by ";", for example "{BASELINE}; mlra; mlra+scaled_embed"'
-        )
-    return [[] if each == BASELINE else [each] for each in arms]
+    def begin(self, cells: Sequence[Cell], kept: Sequence[Cell], pace: Pace) -> None:
+        """The cells to train now, those that are done already, and how fast it will go."""
+        ...
 
-
-def plan(run: RunConfig, arms: str, folder: Path, seeds: int = 1, assignments: Sequence[str] = ()) -> list[Arm]:
-    """All runs of a comparison; wrong arms are refused here, before anything is trained.
-
-    Raises:
-        UserError: an arm is wrong, or given twice.
-    """
-    if seeds < 1:
-        raise UserError(f"--seeds {seeds} is out of range; use a whole number from 1")
-    treated = [adapt(run, techniques, assignments) for techniques in parse_arms(arms)]
-    labels = [label_of(each) for each in treated]
-    twice = {label for label in labels if labels.count(label) > 1}
-    if twice:
-        raise UserError(f"--arms names {', '.join(sorted(twice))} more than once")
-    return [
-        Arm(replace(each, seed=each.seed + seed), folder / f"{_folder_name(label_of(each))}-seed{each.seed + seed}")
-        for each in treated
-        for seed in range(seeds)
-    ]
+    def tell(self, event: Event) -> None:
+        """News of a cell."""
+        ...
 
 
 def compare(
@@ -76,59 +47,138 @@ def compare(
     arms: str,
     folder: str | Path,
     *,
+    lrs: Sequence[float] = (),
+    depths: Sequence[int] = (),
+    widths: Sequence[int] = (),
     seeds: int = 1,
+    add_seeds: int = 0,
     assignments: Sequence[str] = (),
-    command: str | None = None,
-    watch: Callable[[Arm], Logger] | None = None,
-) -> list[RunRecord]:
-    """Train every arm and write `report.html`; finished runs in the folder are kept, begun ones resumed.
+    jobs: int | None = None,
+    command: str = "",
+    watch: Watch | None = None,
+) -> Comparison:
+    """Train every arm at every learning rate, depth, width and seed; finished runs are kept, begun ones resumed.
 
-    An arm that becomes unhealthy is reported as such and does not stop the others.
+    A run that becomes unhealthy or dies is recorded as such and stops no other. Interrupted by SIGTERM or Ctrl-C, the
+    runs at work save themselves, and what is there is returned.
 
     Args:
         run: the baseline.
         arms: see `parse_arms`.
-        folder: one run folder per arm and seed goes in here.
-        seeds: runs per arm, with seeds run.seed, run.seed + 1, …
-        assignments: `path=value` for every arm; refused where an arm's technique sets the same thing.
-        command: what the report says it was made with.
-        watch: gives a logger for each run.
+        folder: one run folder per cell goes in here, and `comparison.json`.
+        lrs: peak learning rates; the run's own if empty.
+        depths: layers; the run's own if empty.
+        widths: of the residual stream [dimensions]; the run's own if empty.
+        seeds: runs per cell, with seeds run.seed, run.seed + 1, …; a grid that has more already keeps them.
+        add_seeds: so many more than it has, if all that it has are finished.
+        assignments: `path=value` for every arm; refused where an arm's technique or an axis sets the same thing.
+        jobs: processes at a time; what is fastest is measured if None.
+        command: with which this was asked for.
+        watch: is told how it goes.
 
     Raises:
         UserError: a wrong arm or configuration; arms that would differ in more than their techniques.
     """
     path = Path(folder)
-    planned = plan(run, arms, path, seeds, assignments)
-    precision = _common_precision(planned)
-    records = []
-    for arm in planned:
-        loggers = [watch(arm)] if watch else []
-        try:
-            record = train(replace(arm.run, precision=precision), arm.folder, resume=True, loggers=loggers)
-        except UnhealthyRun:
-            record = read_run(arm.folder)
-        records.append(record)
-        if record.status.get("state") == "interrupted":
-            break
-    write_report(records, path / "report.html", title=f"{run.recipe}: {len(records)} runs compared", command=command)
-    return records
+    axes = Axes(lrs=tuple(lrs), depths=tuple(depths), widths=tuple(widths), seeds=seeds)
+    first = plan(run, arms, path, axes, assignments)[0].run  # what is wrong is said before anything is written
+    with locked(path):
+        grid = read_json(path / GRID, *NEW_GRID) if (path / GRID).exists() else dict(NEW_GRID)
+        spec = first.data
+        data = prepare(spec.spec, spec.tokenizer, validation_fraction=spec.validation_fraction)
+        first = fill_vocabulary(first, data.tokenizer)
+        grid["precision"] = grid["precision"] or _precision(first)
+
+        def cells_of(count: int) -> list[Cell]:
+            cells = plan(run, arms, path, replace(axes, seeds=count), assignments)
+            return resolved(cells, grid["precision"], first.model.vocab_size)
+
+        cells = cells_of(max(seeds, grid["seeds"]))
+        if add_seeds and all(map(is_done, cells)):
+            cells = cells_of(max(seeds, grid["seeds"]) + add_seeds)
+        for cell in cells:
+            refuse_other(cell)
+        grid["seeds"] = max(cell.run.seed for cell in cells) - first.seed + 1
+        write_json(path / GRID, grid)
+        todo = [cell for cell in cells if not is_done(cell)]
+        crashed: dict[str, Outcome] = {}
+
+        def tell(event: Event) -> None:
+            if event.outcome and event.outcome.state == "crashed":
+                crashed[event.cell.folder.name] = event.outcome
+            if watch:
+                watch.tell(event)
+
+        if todo:
+            pace = measure_pace(todo, jobs)
+            if watch:
+                watch.begin(todo, [cell for cell in cells if is_done(cell)], pace)
+            started = time.perf_counter()
+            try:
+                train_cells(todo, pace.jobs, pace.threads, tell)
+            finally:
+                grid["seconds"] += time.perf_counter() - started
+                grid |= {"jobs": pace.jobs, "threads": pace.threads}
+                write_json(path / GRID, grid)
+        comparison = _gather(cells, crashed, first, grid, assignments, command)
+        comparison.write(path / COMPARISON)
+    return comparison
 
 
-def _common_precision(arms: Sequence[Arm]) -> str:
-    """One precision for all arms: "auto" is measured once, on the first; a finished part keeps its own."""
-    run = arms[0].run
+def _gather(
+    cells: Sequence[Cell],
+    crashed: Mapping[str, Outcome],
+    run: RunConfig,
+    grid: Mapping[str, Any],
+    assignments: Sequence[str],
+    command: str,
+) -> Comparison:
+    """What is on the disk now, as one comparison."""
+    flops = {}
+    for cell in cells:
+        key = cell.arm, cell.shape
+        if key not in flops:
+            flops[key] = flops_per_token(build_model(cell.run, "meta"), run.data.sequence_length)
+    outcomes = [
+        crashed.get(cell.folder.name) or outcome_at(cell, flops_per_token=flops[cell.arm, cell.shape]) for cell in cells
+    ]
+    about = About(
+        recipe=run.recipe,
+        command=command,
+        data=run.data.spec,
+        tokenizer=run.data.tokenizer,
+        vocab_size=run.model.vocab_size or 0,
+        steps=run.steps,
+        tokens_per_step=run.data.batch_size * run.data.sequence_length,
+        precision=grid["precision"],
+        settings=tuple(assignments),
+        changes=_changes(cells),
+        jobs=grid["jobs"],
+        threads=grid["threads"],
+        seconds=grid["seconds"],
+        environment=describe_environment(resolve_device(run.device)),
+    )
+    return Comparison(about=about, outcomes=tuple(outcomes))
+
+
+def _changes(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
+    """By arm, what differs from the first one at the same shape, learning rate and seed."""
+    base = next((cell.run for cell in cells if cell.arm == BASELINE), cells[0].run)
+    own = {"techniques": (), "seed": base.seed, "optim.lr": base.optim.lr}
+    own |= {"model.num_layers": base.model.num_layers, "model.width": base.model.width}
+    firsts = {cell.arm: cell.run for cell in reversed(cells) if cell.shape == (base.model.num_layers, base.model.width)}
+    arms = dict.fromkeys(cell.arm for cell in cells)
+    return {
+        arm: tuple(str(each) for each in diff(replace_at(base, {"techniques": ()}), replace_at(firsts[arm], own)))
+        for arm in arms
+    }
+
+
+def _precision(run: RunConfig) -> str:
+    """One precision for all cells: "auto" is measured once, on the first."""
     if run.precision != "auto":
         return run.precision
-    for arm in arms:
-        if (arm.folder / "run.json").exists():
-            return read_run(arm.folder).config["precision"]
     device = resolve_device(run.device)
-    data = prepare(run.data.spec, run.data.tokenizer, validation_fraction=run.data.validation_fraction)
-    first = fill_vocabulary(arms[0].run, data.tokenizer)
     size = run.data.batch_size // run.data.micro_batches
     tokens = torch.zeros(size, run.data.sequence_length, dtype=torch.int64)
-    return choose_precision("auto", build_model(first, device), first.loss, device, (tokens, tokens))[0]
-
-
-def _folder_name(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.=,+-]+", "_", label).strip("_")
+    return choose_precision("auto", build_model(run, device), run.loss, device, (tokens, tokens))[0]

@@ -1,6 +1,6 @@
 """A causal language model assembled from the parts in its slots."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spikeless.config import slot
 from spikeless.errors import UserError
-from spikeless.nn.attention import Attention, Cache, SelfAttention
+from spikeless.nn.attention import Attention, Cache, Rotation, SelfAttention
 from spikeless.nn.boundaries import document_layout
 from spikeless.nn.embedding import Embedding, TokenEmbedding
 from spikeless.nn.ffn import MLP, FeedForward
@@ -117,13 +117,23 @@ class Transformer(torch.nn.Module):
         positions, mask = torch.arange(past, past + tokens.shape[1], device=tokens.device), None
         if documents is not None:
             positions, mask = document_layout(documents)
-        x, vectors = self.embedding(tokens), self.positions.vectors(positions)
-        if vectors is not None:
-            x = x + vectors
-        rotation = self.positions.rotation(positions)
+        x, rotation = self._enter(tokens, positions)
         for index, block in enumerate(self.blocks):
             x = block(x, rotation, caches[index] if caches else None, mask)
         return self.final_norm(x)
+
+    def streams(self, tokens: Tokens) -> Iterator[Hidden]:
+        """The residual stream before the first block, and after each."""
+        x, rotation = self._enter(tokens, torch.arange(tokens.shape[1], device=tokens.device))
+        yield x
+        for block in self.blocks:
+            x = block(x, rotation, None, None)
+            yield x
+
+    def _enter(self, tokens: Tokens, positions: Tensor) -> tuple[Hidden, Rotation]:
+        """What the first block gets: the embedded tokens, and the rotation of their positions if they are rotary."""
+        x, vectors = self.embedding(tokens), self.positions.vectors(positions)
+        return x if vectors is None else x + vectors, self.positions.rotation(positions)
 
     def forward(self, tokens: Tokens, caches: Sequence[Cache] | None = None) -> Logits:
         """Next-token logits at every position."""

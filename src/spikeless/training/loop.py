@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spikeless.config import find
 from spikeless.data import PreparedData, Sampler, load_tokenizer, prepare, validation_batches
-from spikeless.diagnostics import is_before_step
+from spikeless.diagnostics import is_before_step, needs_previous
 from spikeless.errors import UnhealthyRun, UserError
 from spikeless.files import locked, read_json
 from spikeless.loggers import Logger
@@ -35,7 +35,9 @@ from spikeless.training.timer import StepTimer
 __all__ = ["train"]
 
 
-def train(run: RunConfig, folder: str | Path, *, resume: bool = False, loggers: Sequence[Logger] = ()) -> RunRecord:
+def train(
+    run: RunConfig, folder: str | Path, *, resume: bool = False, loggers: Sequence[Logger] = (), report: bool = True
+) -> RunRecord:
     """Train a run in a folder and return its record.
 
     Interrupted by SIGTERM or Ctrl-C it saves a checkpoint and returns. With `resume` it goes on from the newest
@@ -46,6 +48,7 @@ def train(run: RunConfig, folder: str | Path, *, resume: bool = False, loggers: 
         folder: where configuration, metrics, checkpoints and report go; locked meanwhile.
         resume: go on with the run in `folder`, or begin if there is none.
         loggers: besides those that the run names.
+        report: write `report.html`; `spikeless report` can do it later.
 
     Raises:
         UserError: wrong configuration or data, a folder in use or of another run, a full disk.
@@ -58,9 +61,10 @@ def train(run: RunConfig, folder: str | Path, *, resume: bool = False, loggers: 
         try:
             trainer.train(loggers)
         except UnhealthyRun:
-            trainer.report()
+            if report:
+                trainer.report()
             raise
-        return trainer.report()
+        return trainer.report() if report else read_run(path)
 
 
 class _Trainer:
@@ -132,7 +136,8 @@ class _Trainer:
     def _step(self, step: int) -> LateRow:
         """Do the 1-based `step`; its row of numbers, some not known yet."""
         run, state, optimizer = self.run, self.state, self.state.optimizer
-        early = self._readings(step, before=True) if _due(step, run.metrics.every) else {}
+        read = _due(step, run.metrics.every)
+        early = self._readings(step, before=True) if read else {}
         timer = StepTimer(state.device)
         lr = run.optim.lr * run.schedule.factor(step - 1, run.steps)
         for group in optimizer.param_groups:
@@ -146,6 +151,8 @@ class _Trainer:
         grad_norm = global_norm(gradients)
         for transform in run.gradients:
             transform.apply(gradients, grad_norm)
+        if read and any(map(needs_previous, self.diagnostics)):
+            state.keep_previous()
         optimizer.step()
         optimizer.zero_grad()
         state.step, state.val_loss = step, None
@@ -156,8 +163,9 @@ class _Trainer:
         row["epoch"] = self.sampler.epoch(step, run.data.batch_size)
         if peak := self.peak:
             row["mfu"] = lambda: tokens / seconds() * self.flops_per_token / peak
-        if _due(step, run.metrics.every):
+        if read:
             row |= early | self._readings(step, before=False)
+            state.forget_previous()
         if step == run.steps or _due(step, run.evaluation.every):
             row["val_loss"] = state.val_loss = self._evaluate()
         return row
@@ -171,8 +179,9 @@ class _Trainer:
     def _readings(self, step: int, before: bool) -> dict[str, Tensor]:
         """What the diagnostics say, of those to be read before the optimizer's step or of those after it."""
         count = math.gcd(self.run.data.batch_size, max(4, self.run.data.micro_batches))
-        parts = tuple(lambda part=part: self.objective(*part) for part in self._parts(step, count))
-        snapshot = self.state.snapshot(self.run.data.sequence_length, parts)
+        batches = list(self._parts(step, count))
+        parts = tuple(lambda part=part: self.objective(*part) for part in batches)
+        snapshot = self.state.snapshot(self.run.data.sequence_length, parts, lambda: batches[0][0])
         due = [each for each in self.diagnostics if is_before_step(each) is before]
         return {key: value for diagnostic in due for key, value in diagnostic(snapshot).items()}
 

@@ -1,5 +1,7 @@
 """Everything that a resume needs, as one thing that can be saved and restored."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ class TrainState:
         self.step = 0
         self.at_start: dict[str, float] = {}
         self.val_loss: float | None = None
+        self._previous: dict[str, Tensor] = {}
 
     def checkpoint(self) -> Checkpoint:
         """The state as it is now."""
@@ -67,8 +70,10 @@ class TrainState:
         norms = torch.stack(torch._foreach_norm([p.detach() for p in self.parameters.values()]))
         return bool(norms.isfinite().all())
 
-    def snapshot(self, sequence_length: int, micro_batches: tuple = ()) -> Snapshot:
-        """What the diagnostics may look at."""
+    def snapshot(
+        self, sequence_length: int, micro_batches: tuple = (), tokens: Callable[[], Tensor] | None = None
+    ) -> Snapshot:
+        """What the diagnostics may look at; `tokens` gives those [B, T] of one micro-batch."""
         embedding = self.model.embedding
         positions = self.model.positions.vectors(torch.arange(sequence_length, device=self.device))
         group = self.optimizer.param_groups[0]
@@ -82,5 +87,19 @@ class TrainState:
             betas=group["betas"],
             group_of=lambda name: role_of(name).value,
             micro_batches=micro_batches,
+            streams=partial(self._streams, tokens) if tokens else tuple,
+            previous=self._previous,
             at_start=self.at_start,
         )
+
+    def keep_previous(self) -> None:
+        """Copy the parameters, for the diagnostics that compare them with those after the step."""
+        self._previous = {name: each.detach().clone() for name, each in self.parameters.items()}
+
+    def forget_previous(self) -> None:
+        """Let the copy go."""
+        self._previous = {}
+
+    def _streams(self, tokens: Callable[[], Tensor]) -> Iterator[Tensor]:
+        with torch.no_grad():
+            yield from self.model.streams(tokens().to(self.device))

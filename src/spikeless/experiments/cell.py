@@ -1,0 +1,94 @@
+"""One cell of a grid: whether it is done, doing it, and what came of it."""
+
+import contextlib
+import gc
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spikeless.errors import UnhealthyRun, UserError
+from spikeless.experiments.grid import Cell, config_hash, hash_of
+from spikeless.experiments.outcome import Outcome, outcome_of
+from spikeless.files import read_json, write_json
+from spikeless.loggers import Logger
+from spikeless.report import read_run
+from spikeless.training.loop import train
+
+__all__ = ["MemoryMeter", "is_done", "outcome_at", "refuse_other", "train_cell"]
+
+COST = "cost.json"
+STATUS = Path("/proc/self/status")
+RESET_PEAK = Path("/proc/self/clear_refs")
+
+
+class MemoryMeter:
+    """Peak memory of this process above what it holds now [bytes]; where Linux counts it."""
+
+    def __init__(self) -> None:
+        gc.freeze()  # what is here now stays: looking through it for garbage before every run takes longer than a step
+        self._before = _resident("VmRSS")
+
+    def reset(self) -> None:
+        """Begin a new peak."""
+        gc.collect()
+        if self._before is not None:
+            RESET_PEAK.write_text("5")
+
+    def peak(self) -> int | None:
+        """The highest since `reset`; None where it is not known."""
+        now = _resident("VmHWM")
+        return None if now is None or self._before is None else max(0, now - self._before)
+
+
+def is_done(cell: Cell) -> bool:
+    """True if the cell's run has ended by itself: with its last step, or unhealthy."""
+    status = cell.folder / "status.json"
+    if not (cell.folder / "run.json").exists() or not status.exists():
+        return False
+    return read_json(status, "state")["state"] in ("finished", "unhealthy")
+
+
+def refuse_other(cell: Cell) -> None:
+    """Stop if the cell's folder holds a run of another configuration, told by the hash of it.
+
+    Raises:
+        UserError: it does.
+    """
+    path = cell.folder / "run.json"
+    if path.exists() and config_hash(read_json(path, "config")["config"]) != hash_of(cell.run):
+        raise UserError(
+            f"{cell.folder} holds a run with another configuration; run the command with which its grid was begun, "
+            "or choose another --out"
+        )
+
+
+def train_cell(cell: Cell, meter: MemoryMeter, loggers: Sequence[Logger] = ()) -> Outcome:
+    """Train a cell, or go on with it; a run that becomes unhealthy is an outcome like any other.
+
+    Raises:
+        UserError: what would stop any other cell too, such as a full disk.
+    """
+    started = time.perf_counter()
+    meter.reset()
+    with contextlib.suppress(UnhealthyRun):  # its status says so
+        train(cell.run, cell.folder, resume=True, loggers=loggers, report=False)
+    before = read_json(cell.folder / COST) if (cell.folder / COST).exists() else {"seconds": 0.0}
+    seconds = before["seconds"] + time.perf_counter() - started
+    write_json(cell.folder / COST, {"seconds": seconds, "peak_memory": meter.peak()})
+    return outcome_at(cell)
+
+
+def outcome_at(cell: Cell, **known: Any) -> Outcome:
+    """What has come of a cell so far; `planned` if nothing has."""
+    if not (cell.folder / "run.json").exists():
+        return Outcome(**(cell.place | known))
+    cost = read_json(cell.folder / COST) if (cell.folder / COST).exists() else {}
+    return outcome_of(read_run(cell.folder), **cell.place, **cost, **known)
+
+
+def _resident(field: str) -> int | None:
+    try:
+        return int(STATUS.read_text().split(f"{field}:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return None

@@ -1,0 +1,100 @@
+"""How long a grid will take, and with how many processes it is fastest."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from spikeless.experiments.grid import Cell
+from spikeless.run import RunConfig
+from spikeless.training.build import build_model
+from spikeless.training.environment import resolve_device
+from spikeless.training.objective import Objective, time_pass
+
+__all__ = ["Pace", "measure_pace"]
+
+READING = 3.0
+"""Diagnostics of a comparison take about so many forward and backward passes each time they are read."""
+FORWARD = 1 / 3
+"""Share of the forward pass in a forward and backward pass."""
+AROUND = 1.2
+"""A step is so much longer than its forward and backward pass: clipping, optimizer, logs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """What was measured before a grid begins.
+
+    Attributes:
+        jobs: processes at a time.
+        threads: of each.
+        pass_seconds: forward and backward pass of one step with so many threads, by depth and width [s].
+        sources: how `jobs` was decided, in words.
+    """
+
+    jobs: int
+    threads: int
+    pass_seconds: dict[tuple[int, int], float]
+    source: str
+
+    def seconds(self, cell: Cell) -> float:
+        """How long a cell will take, about [s]."""
+        run, once = cell.run, self.pass_seconds[cell.shape]
+        every = run.metrics.every
+        evaluations = 2 + (run.steps // run.evaluation.every if run.evaluation.every else 0)
+        evaluated = evaluations * run.evaluation.tokens / (run.data.batch_size * run.data.sequence_length)
+        passes = AROUND * run.steps + FORWARD * evaluated + (READING * run.steps / every if every else 0)
+        return passes * once
+
+    def total(self, cells: Sequence[Cell]) -> float:
+        """How long they will take, about [s]."""
+        return sum(map(self.seconds, cells)) / max(1, min(self.jobs, len(cells)))
+
+
+def measure_pace(cells: Sequence[Cell], jobs: int | None = None) -> Pace:
+    """Time a step of each shape; where `jobs` is not given, take what trains most tokens a second.
+
+    On a CPU that is one process of one thread per core if a step with one thread takes less than as many times as long
+    as there are cores; else one process with all threads. A GPU gets one process.
+
+    Args:
+        cells: with their vocabulary resolved.
+        jobs: processes, if decided.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    device = resolve_device(cells[0].run.device)
+    shapes = {cell.shape: cell.run for cell in reversed(cells)}
+    largest = max(shapes, key=lambda shape: shape[0] * shape[1] ** 2)
+    if device.type != "cpu":
+        threads, jobs, source = torch.get_num_threads(), jobs or 1, "one process for the device"
+    elif jobs is not None:
+        threads, source = max(1, cores // jobs), "as asked"
+    else:
+        alone, together = _pass_seconds(shapes[largest], 1), _pass_seconds(shapes[largest], cores)
+        faster = alone < cores * together
+        jobs, threads = (cores, 1) if faster else (1, cores)
+        source = f"a step takes {alone:.3g} s with one thread, {together:.3g} s with {cores}"
+    jobs = min(jobs, len(cells))
+    return Pace(
+        jobs=jobs,
+        threads=threads,
+        pass_seconds={shape: _pass_seconds(run, threads) for shape, run in shapes.items()},
+        source=source,
+    )
+
+
+def _pass_seconds(run: RunConfig, threads: int) -> float:
+    """Forward and backward pass of one step on random tokens [s]."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        device = resolve_device(run.device)
+        model = build_model(run, device)
+        objective = Objective(model, run.loss, device, run.precision)
+        generator = torch.Generator().manual_seed(0)
+        size = (run.data.batch_size // run.data.micro_batches, run.data.sequence_length)
+        tokens = torch.randint(run.model.vocab_size or 1, size, generator=generator)
+        return run.data.micro_batches * time_pass(objective, model, (tokens, tokens))
+    finally:
+        torch.set_num_threads(before)
