@@ -1,0 +1,386 @@
+"""Does the audit predict the largest stable learning rate? 24 small models, their scores written before any training.
+
+`python studies/audit_prediction.py score --data SPEC --out docs/results/2026-11-21-audit-prediction`, SPEC for instance
+'text:wikitext-2/train.txt,validation=wikitext-2/valid.txt' (about seven minutes on a quiet core).
+
+The list, the halves and the scores are fixed before any of the models is trained. What is decided from measurements
+(which quantity predicts, with which constants) is decided on the "tuning" half; the "untouched" half then tests it.
+"""
+
+import re
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import spikeless
+from spikeless.data import prepare
+from spikeless.errors import UserError
+from spikeless.files import content_hash, portable, write_json
+from spikeless.preflight.measurements import Measurements, SubLayerReading
+from spikeless.preflight.quantities import QUANTITIES
+from spikeless.recipes import compose
+from spikeless.run import RunConfig
+from spikeless.training.environment import describe_environment
+
+__all__ = ["CONFIGURATIONS", "HALVES", "RULE", "SHARED", "Configuration", "Reading", "Scored", "composed", "score"]
+
+Half = Literal["tuning", "untouched"]
+Quantities = Mapping[str, float | None]
+
+HALVES: tuple[Half, Half] = ("tuning", "untouched")
+RULE = (
+    "Sorted by recipe, then number of layers, then the SHA-256 of the name, configurations go to the halves in turn, "
+    "tuning first. Every recipe and depth occurs an even number of times, so the hash alone decides which of two "
+    "configurations of one recipe and depth goes where."
+)
+TOKENIZER = "bpe:1024"
+SEQUENCES, TOKENS = 8, 64  # of a batch, in training and in the audit
+SHARED = (
+    f"data.tokenizer={TOKENIZER}",
+    f"data.batch_size={SEQUENCES}",
+    f"data.sequence_length={TOKENS}",
+    f"model.context_length={TOKENS}",
+    "precision=fp32",
+    "steps=100",
+    "schedule.warmup_steps=10",
+    "optim.weight_decay=0.01",
+)
+SEEDS = (0, 1, 2)  # of the weights; the batch is the same for all
+GPT2, LLAMA = "deep_nano", "llama_nano"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """A model of the study.
+
+    Attributes:
+        name: unique.
+        recipe: `deep_nano` (GPT-2) or `llama_nano` (Llama).
+        techniques: joined by "+"; "" is the recipe's baseline.
+        num_layers: blocks.
+        width: D.
+        num_heads: query heads.
+        extra: further settings of its own, `path=value`.
+        half: "tuning" or "untouched", by `RULE`.
+    """
+
+    name: str
+    recipe: str
+    techniques: str
+    num_layers: int
+    width: int
+    num_heads: int
+    extra: tuple[str, ...] = ()
+    half: Half = "tuning"
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """All assignments `path=value`, those of every configuration first."""
+        sizes = (
+            f"model.num_layers={self.num_layers}",
+            f"model.width={self.width}",
+            f"model.num_heads={self.num_heads}",
+        )
+        return (*SHARED, *sizes, *self.extra)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One audit.
+
+    Attributes:
+        seed: of the weights.
+        score: log10 of the feature change per unit of learning rate [decades].
+        quantities: what else might predict, by name; None where it was not measured.
+        seconds: the audit took.
+    """
+
+    seed: int
+    score: float
+    quantities: Quantities
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The audits of one configuration.
+
+    Attributes:
+        name: of the configuration.
+        half: that it belongs to.
+        parameters: numbers in the model.
+        readings: one for each seed.
+    """
+
+    name: str
+    half: Half
+    parameters: int
+    readings: tuple[Reading, ...] = field(default=())
+
+    @property
+    def score(self) -> float:
+        """The median over the seeds [decades]."""
+        return statistics.median(each.score for each in self.readings)
+
+    @property
+    def spread(self) -> float:
+        """The range over the seeds [decades]."""
+        scores = [each.score for each in self.readings]
+        return max(scores) - min(scores)
+
+    @property
+    def quantities(self) -> Quantities:
+        """The medians over the seeds; None where a seed lacks it."""
+        medians: dict[str, float | None] = {}
+        for name in self.readings[0].quantities:
+            values = [value for each in self.readings if (value := each.quantities[name]) is not None]
+            medians[name] = statistics.median(values) if len(values) == len(self.readings) else None
+        return medians
+
+    def as_json(self) -> dict[str, Any]:
+        """Medians first, then every seed."""
+        return {
+            "name": self.name,
+            "half": self.half,
+            "score": self.score,
+            "score_range": self.spread,
+            "parameters": self.parameters,
+            "quantities": dict(self.quantities),
+            "seeds": [asdict(each) for each in self.readings],
+        }
+
+
+def _model(
+    name: str, recipe: str, size: tuple[int, int, int], techniques: str = "", extra: Sequence[str] = ()
+) -> Configuration:
+    """A configuration not yet in a half; `size` is layers, width, heads."""
+    layers, width, heads = size
+    return Configuration(
+        name=name,
+        recipe=recipe,
+        techniques=techniques,
+        num_layers=layers,
+        width=width,
+        num_heads=heads,
+        extra=tuple(extra),
+    )
+
+
+def _divided(configurations: Sequence[Configuration]) -> tuple[Configuration, ...]:
+    """The same, in the same order, each in the half that `RULE` gives it."""
+    order = sorted(configurations, key=lambda each: (each.recipe, each.num_layers, content_hash(each.name)))
+    halves = {each.name: HALVES[index % 2] for index, each in enumerate(order)}
+    cells = Counter((each.recipe, each.num_layers) for each in configurations)
+    if len(halves) != len(configurations) or any(count % 2 for count in cells.values()):
+        raise UserError("configurations need names of their own, and an even number for each recipe and depth")
+    return tuple(replace(each, half=halves[each.name]) for each in configurations)
+
+
+CONFIGURATIONS = _divided(
+    [
+        _model("gpt2-4x64", GPT2, (4, 64, 4)),
+        _model("gpt2-4x32-xavier", GPT2, (4, 32, 4), "xavier_init"),
+        _model("gpt2-6x48-embed-norm", GPT2, (6, 48, 4), "embed_norm"),
+        _model("gpt2-6x24-gpt2-init", GPT2, (6, 24, 2), "gpt2_init"),
+        _model("gpt2-8x32-scaled-embed", GPT2, (8, 32, 4), "scaled_embed"),
+        _model(
+            "gpt2-8x64-std-one-relu-rms",
+            GPT2,
+            (8, 64, 4),
+            "embed_std_one",
+            ("model.ffn.activation=relu", "model.norm=RMSNorm"),
+        ),
+        _model("gpt2-12x32", GPT2, (12, 32, 4)),
+        _model("gpt2-12x48-mlra-xavier", GPT2, (12, 48, 4), "mlra+xavier_init"),
+        _model("gpt2-12x64-gpt2-init-embed-norm", GPT2, (12, 64, 4), "gpt2_init+embed_norm"),
+        _model("gpt2-12x24-std-one", GPT2, (12, 24, 2), "embed_std_one"),
+        _model("gpt2-16x48-embed-detach", GPT2, (16, 48, 4), "embed_detach"),
+        _model("gpt2-16x32-xavier-scaled-embed", GPT2, (16, 32, 4), "xavier_init+scaled_embed"),
+        _model("gpt2-24x32-xavier-rms", GPT2, (24, 32, 4), "xavier_init", ("model.norm=RMSNorm",)),
+        _model("gpt2-24x48-mlra-scaled-embed", GPT2, (24, 48, 4), "mlra+scaled_embed"),
+        _model("llama-4x48", LLAMA, (4, 48, 4)),
+        _model("llama-4x32-xavier", LLAMA, (4, 32, 4), "xavier_init"),
+        _model("llama-8x64-scaled-embed", LLAMA, (8, 64, 4), "scaled_embed"),
+        _model("llama-8x24-small-std-one", LLAMA, (8, 24, 4), "small_init+embed_std_one"),
+        _model(
+            "llama-8x32-xavier-relu-layernorm",
+            LLAMA,
+            (8, 32, 4),
+            "xavier_init",
+            ("model.ffn.activation=relu", "model.norm=LayerNorm"),
+        ),
+        _model("llama-8x48-mlra-small", LLAMA, (8, 48, 4), "mlra+small_init"),
+        _model("llama-12x48-small-embed-norm", LLAMA, (12, 48, 4), "small_init+embed_norm"),
+        _model("llama-12x32-normal-0.2", LLAMA, (12, 32, 4), "", ("init.scheme.scale=0.2",)),
+        _model("llama-24x32-gpt2-init", LLAMA, (24, 32, 4), "gpt2_init"),
+        _model("llama-24x24-xavier-embed-detach", LLAMA, (24, 24, 4), "xavier_init+embed_detach"),
+    ]
+)
+
+
+def composed(configuration: Configuration, data: str, seed: int = 0, assignments: Sequence[str] = ()) -> RunConfig:
+    """The run of a configuration on a corpus, with its recipe's learning rate unless `assignments` say another.
+
+    Raises:
+        UserError: a setting is wrong.
+    """
+    techniques = [configuration.techniques] if configuration.techniques else []
+    given = (*configuration.settings, f"data.spec={data}", f"seed={seed}", *assignments)
+    return compose(configuration.recipe, techniques, given)
+
+
+def score(
+    configuration: Configuration, data: str, seeds: Sequence[int] = SEEDS, told: Callable[[], None] = lambda: None
+) -> Scored:
+    """Audit a configuration at its initial weights, on one batch of the size that it is trained with.
+
+    Args:
+        configuration: what to audit.
+        data: a corpus spec.
+        seeds: of the weights.
+        told: called after each audit.
+
+    Raises:
+        UserError: the data cannot be read, or no score could be measured.
+    """
+    readings, parameters = [], 0
+    for seed in seeds:
+        started = time.perf_counter()
+        report = spikeless.audit(composed(configuration, data, seed), data=data, sequences=SEQUENCES, tokens=TOKENS)
+        if report.score is None:
+            raise UserError(f"{configuration.name}, seed {seed}: the audit has no score")
+        parameters = report.measured.model.parameters
+        readings.append(
+            Reading(
+                seed=seed,
+                score=report.score,
+                quantities=_quantities(report.measured),
+                seconds=round(time.perf_counter() - started, 2),
+            )
+        )
+        told()
+    return Scored(name=configuration.name, half=configuration.half, parameters=parameters, readings=tuple(readings))
+
+
+def _quantities(measured: Measurements) -> Quantities:
+    """What else might predict: the audit's main numbers, the first layer's, and growth over depth."""
+    theory, rate = measured.theory, measured.learning_rate
+    logits = [layer.attention.logit_max for layer in measured.layers if layer.attention]
+    rms = [each.gradient_rms for each in measured.tensors if each.gradient_rms is not None]
+    first = measured.layers[0]
+    found: dict[str, float | None] = {name: read(measured) for name, (_, read) in QUANTITIES.items()}
+    for each in first.sub_layers:
+        found |= _sub_layer(f"first_{each.kind}", each)
+    return found | {
+        "first_stream_std": first.residual_std,
+        "theory_log_gain": theory and theory.log_gain,
+        "theory_first_ffn_gain_with_positions": theory and theory.first_layer_ffn_gain_with_positions,
+        "gradient_log_slope": measured.gradient_growth and measured.gradient_growth.log_slope,
+        "residual_log_slope": measured.residual_growth and measured.residual_growth.log_slope,
+        "largest_attention_logit": max(logits, default=None),
+        "feature_change": rate and rate.feature_change,
+        "critical_sharpness": rate and rate.sharpness,
+        "smallest_gradient_rms_by_eps": min(rms, default=None) and min(rms) / rate.eps if rate else None,
+    }
+
+
+def _sub_layer(prefix: str, reading: SubLayerReading) -> Quantities:
+    """Estimate, bound and measured norm of a sub-layer's Jacobian, and the std of its shortcut."""
+    return {
+        f"{prefix}_estimate": reading.estimate,
+        f"{prefix}_bound": reading.bound,
+        f"{prefix}_measured": reading.measured,
+        f"{prefix}_shortcut_std": reading.shortcut and reading.shortcut.median,
+        f"{prefix}_shortcut_std_min": reading.shortcut and reading.shortcut.min,
+    }
+
+
+def _without_folders(data: str) -> str:
+    """A spec in which files stand without the folders that they have on this machine."""
+    return re.sub(r"[^:=,+]*/", "", data)
+
+
+app = typer.Typer(help=__doc__, add_completion=False, no_args_is_help=True)
+Data = Annotated[str, typer.Option("--data", help="The corpus, as in docs/data.md.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
+
+
+@app.callback()
+def _study() -> None:
+    """Does the audit predict the largest stable learning rate?"""
+
+
+@app.command("score")
+def score_command(data: Data, out: Out) -> None:
+    """Write the list of configurations and the audit's score of each; nothing is trained."""
+    console = Console(highlight=False)
+    data_hash = prepare(data, TOKENIZER).data_hash
+    listed = [{**asdict(each), "settings": each.settings[len(SHARED) :]} for each in CONFIGURATIONS]
+    configurations = {"rule": RULE, "shared": SHARED, "configurations": listed}
+    write_json(out / "configurations.json", portable(configurations))
+    scored: list[Scored] = []
+    with _progress(console) as progress:
+        task = progress.add_task("audits", total=len(CONFIGURATIONS) * len(SEEDS))
+        for each in CONFIGURATIONS:
+            progress.update(task, description=each.name)
+            scored.append(score(each, data, told=lambda: progress.advance(task)))
+    scores = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "environment": describe_environment(torch.device("cpu")),
+        "data": _without_folders(data),
+        "data_hash": data_hash,
+        "batch": {"sequences": SEQUENCES, "tokens_per_sequence": TOKENS},
+        "seeds": SEEDS,
+        "scores": [each.as_json() for each in scored],
+    }
+    write_json(out / "scores.json", portable(scores))
+    console.print(_table(scored))
+
+
+def _progress(console: Console) -> Progress:
+    bar = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        *bar,
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+def _table(scored: Sequence[Scored]) -> Table:
+    """Configurations by score, with a few of the other numbers."""
+    shown = ("critical_lr", "first_layer_ffn_gain", "gradient_ratio", "theory_log_gain")
+    table = Table("configuration", "half", "score", "range", *shown, "s/audit")
+    for each in sorted(scored, key=lambda each: each.score):
+        values = (each.quantities[name] for name in shown)
+        cells = ("–" if value is None else f"{value:.3g}" for value in values)
+        seconds = statistics.median(reading.seconds for reading in each.readings)
+        table.add_row(each.name, each.half, f"{each.score:.3f}", f"{each.spread:.3f}", *cells, f"{seconds:.1f}")
+    return table
+
+
+def main() -> None:
+    """Run a command; what the user got wrong is one line."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, highlight=False).print(f"error: {error}", style="red", markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
