@@ -1,10 +1,13 @@
 """Does the audit predict the largest stable learning rate? 24 small models, their scores written before any training.
 
-`python studies/audit_prediction.py score --data SPEC --out docs/results/2026-11-21-audit-prediction`, SPEC for instance
-'text:wikitext-2/train.txt,validation=wikitext-2/valid.txt' (about seven minutes on a quiet core).
+    F=docs/results/2026-11-21-audit-prediction
+    python studies/audit_prediction.py score --data SPEC --out $F               # seven minutes on a quiet core
+    python studies/audit_prediction.py measure --data SPEC --out $F --runs DIR  # half an hour on two; goes on if killed
+    python studies/audit_prediction.py evaluate --out $F                        # from the JSON alone
 
-The list, the halves and the scores are fixed before any of the models is trained. What is decided from measurements
-(which quantity predicts, with which constants) is decided on the "tuning" half; the "untouched" half then tests it.
+SPEC is for instance 'text:wikitext-2/train.txt,validation=wikitext-2/valid.txt'. The list, the halves and the scores
+are fixed before any of the models is trained. What is decided from measurements (which quantity predicts, with which
+constants) is decided on the "tuning" half; the "untouched" half then tests it.
 """
 
 import re
@@ -25,9 +28,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import spikeless
+from spikeless.config import replace_at
 from spikeless.data import prepare
 from spikeless.errors import UserError
-from spikeless.files import content_hash, portable, write_json
+from spikeless.experiments.cell import is_done, outcome_at, refuse_other
+from spikeless.experiments.grid import Cell, resolved
+from spikeless.experiments.learning_rates import study_arms
+from spikeless.experiments.outcome import read_outcome
+from spikeless.experiments.statistics import Kind, rank_correlation
+from spikeless.experiments.workers import Event, train_cells
+from spikeless.files import content_hash, portable, read_json, write_json
 from spikeless.preflight.measurements import Measurements, SubLayerReading
 from spikeless.preflight.quantities import QUANTITIES
 from spikeless.recipes import compose
@@ -59,6 +69,17 @@ SHARED = (
 )
 SEEDS = (0, 1, 2)  # of the weights; the batch is the same for all
 GPT2, LLAMA = "deep_nano", "llama_nano"
+LEARNING_RATES = tuple(float(f"{10 ** (quarter / 4):.3g}") for quarter in range(-11, -1))  # 0.00178 to 0.316
+TRAINING = {
+    "evaluation.every": 0,
+    "evaluation.tokens": 8192,
+    "metrics.every": 0,
+    "metrics.loggers": (),
+    "checkpoint.every": 0,
+    "checkpoint.keep_last": 1,
+    "checkpoint.keep_best": 0,
+}
+KINDS: tuple[Kind, ...] = ("spearman", "kendall")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -347,6 +368,135 @@ def score_command(data: Data, out: Out) -> None:
     }
     write_json(out / "scores.json", portable(scores))
     console.print(_table(scored))
+
+
+@app.command("measure")
+def measure_command(
+    data: Data,
+    out: Out,
+    runs: Annotated[Path, typer.Option("--runs", help="Folder for the runs; finished ones in it are kept.")],
+    jobs: Annotated[int, typer.Option("--jobs", help="Processes of one thread each.", min=1)] = 2,
+) -> None:
+    """Train every configuration at every learning rate with every seed; write how each run ended."""
+    console = Console(highlight=False)
+    names, cells = _cells(data, runs)
+    for cell in cells:
+        refuse_other(cell)
+    todo = [cell for cell in cells if not is_done(cell)]
+    with _progress(console) as progress:
+        task = progress.add_task("runs", total=len(cells), completed=len(cells) - len(todo))
+
+        def tell(event: Event) -> None:
+            if event.outcome is not None:
+                progress.advance(task)
+                console.print(f"{event.cell.folder.name}: {event.outcome.final_val_loss}", markup=False)
+
+        if not train_cells(todo, jobs, 1, tell):
+            console.print("interrupted; the same command goes on")
+            raise typer.Exit(0)
+    outcomes = [replace(outcome_at(cell), arm=names[cell.folder], curves={}) for cell in cells]
+    about = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "environment": describe_environment(torch.device("cpu")),
+        "data": _without_folders(data),
+        "learning_rates": LEARNING_RATES,
+        "seeds": SEEDS,
+    }
+    write_json(out / "measured.json", portable({**about, "runs": [each.to_json() for each in outcomes]}))
+
+
+@app.command("evaluate")
+def evaluate_command(out: Out) -> None:
+    """How well the score orders the configurations by their largest stable learning rate, on each half."""
+    scores = {each["name"]: each for each in read_json(out / "scores.json", "scores")["scores"]}
+    outcomes = [read_outcome(each) for each in read_json(out / "measured.json", "runs")["runs"]]
+    studies = {study.arm: study for study in study_arms(outcomes)}
+    rows = [
+        {
+            "name": each.name,
+            "half": each.half,
+            "score": scores[each.name]["score"],
+            "score_range": scores[each.name]["score_range"],
+            "largest_stable_lr": studies[each.name].largest_stable_lr,
+            "at_grid_top": studies[each.name].stable_censored,
+            "best_lr": studies[each.name].best_lr,
+            "best_loss": studies[each.name].best_loss,
+            "sensitivity": studies[each.name].sensitivity,
+            "losses": studies[each.name].losses,
+        }
+        for each in CONFIGURATIONS
+    ]
+    quantities = {"score": {name: each["score"] for name, each in scores.items()}}
+    quantities |= {
+        key: {name: each["quantities"].get(key) for name, each in scores.items()}
+        for key in next(iter(scores.values()))["quantities"]
+    }
+    evaluation = {
+        "largest_stable_lr": {
+            half: {key: _agreement(rows, values, half) for key, values in quantities.items()}
+            for half in (*HALVES, "all")
+        },
+        "configurations": rows,
+    }
+    write_json(out / "evaluation.json", portable(evaluation))
+    console = Console(highlight=False, width=110)
+    console.print(_results_table(rows))
+    console.print(_agreement_table(evaluation["largest_stable_lr"]))
+
+
+def _cells(data: str, runs: Path) -> tuple[dict[Path, str], list[Cell]]:
+    """Every run, one seed of everything first, and the configuration's name by the run's folder."""
+    vocabulary = prepare(data, TOKENIZER).tokenizer.vocab_size
+    names: dict[Path, str] = {}
+    cells = []
+    for seed in SEEDS:
+        for configuration in CONFIGURATIONS:
+            for lr in LEARNING_RATES:
+                run = replace_at(composed(configuration, data, seed), TRAINING | {"optim.lr": lr})
+                cell = Cell(run=run, folder=runs / f"{configuration.name}-lr{lr:g}-seed{seed}")
+                names[cell.folder] = configuration.name
+                cells.append(cell)
+    return names, resolved(cells, "fp32", vocabulary)
+
+
+def _agreement(
+    rows: Sequence[Mapping[str, Any]], values: Mapping[str, float | None], half: str
+) -> dict[str, Any] | None:
+    """Rank correlations of a quantity with the largest stable learning rate; None if one lacks the quantity."""
+    of_half = [row for row in rows if half in ("all", row["half"]) and row["largest_stable_lr"] is not None]
+    x = [values[row["name"]] for row in of_half]
+    if any(each is None for each in x):
+        return None
+    y = [row["largest_stable_lr"] for row in of_half]
+    found = {kind: rank_correlation([float(each or 0) for each in x], y, kind) for kind in KINDS}
+    return {kind: asdict(each) for kind, each in found.items()}
+
+
+def _results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Configurations by score, with what was measured of them."""
+    table = Table("configuration", "half", "score", "largest stable lr", "best lr", "best loss", "sensitivity")
+    for row in sorted(rows, key=lambda row: row["score"]):
+        stable = row["largest_stable_lr"]
+        cells = ["none" if stable is None else ("≥ " if row["at_grid_top"] else "") + f"{stable:.3g}"]
+        cells += [f"{row[key]:.3g}" for key in ("best_lr", "best_loss", "sensitivity")]
+        table.add_row(row["name"], row["half"], f"{row['score']:.2f}", *cells)
+    return table
+
+
+def _agreement_table(halves: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Quantities by how well they order the tuning half."""
+    table = Table("quantity", *(f"{half}, {kind}" for half in halves for kind in KINDS))
+    order = [key for key, found in halves[HALVES[0]].items() if found]
+    order.sort(key=lambda key: -abs(halves[HALVES[0]][key]["spearman"]["value"]))
+    for key in order:
+        found = [halves[half][key] for half in halves]
+        cells = [
+            f"{each[kind]['value']:.2f} [{each[kind]['low']:.2f}, {each[kind]['high']:.2f}]" if each else "–"
+            for each in found
+            for kind in KINDS
+        ]
+        table.add_row(key, *cells)
+    return table
 
 
 def _progress(console: Console) -> Progress:

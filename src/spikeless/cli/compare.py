@@ -14,6 +14,7 @@ import spikeless.experiments.compare
 from spikeless.cli._options import Data, Device, PrecisionOption, Recipe, Set, Tokenizer, described_run, output_folder
 from spikeless.cli._units import duration
 from spikeless.config import replace_at
+from spikeless.evaluation import read_lambada
 from spikeless.experiments.grid import Cell, parse_numbers
 from spikeless.experiments.pace import Pace
 from spikeless.experiments.workers import Event
@@ -40,6 +41,10 @@ def compare(
     add_seeds: Annotated[
         int, typer.Option("--add-seeds", help="Extend a finished grid by so many seeds per cell.", min=0)
     ] = 0,
+    lambada: Annotated[
+        Path | None,
+        typer.Option("--lambada", help="LAMBADA's passages, as JSON lines: score each arm's best runs on them."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder of the runs; runs/compare-RECIPE if not given.")
     ] = None,
@@ -52,6 +57,7 @@ def compare(
     if steps is not None:
         run = replace_at(run, {"steps": steps})
     folder = output_folder(out, "compare", run.recipe)
+    examples = () if lambada is None else list(read_lambada(lambada))
     with _Live(console) as live:
         comparison = spikeless.experiments.compare.compare(
             run,
@@ -64,6 +70,7 @@ def compare(
             add_seeds=add_seeds,
             assignments=assignments or (),
             jobs=jobs,
+            lambada=examples,
             command=shlex.join(["spikeless", *sys.argv[1:]]),
             watch=live,
         )

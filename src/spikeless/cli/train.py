@@ -72,8 +72,8 @@ def train(
 
 def _cost(run: RunConfig) -> Table:
     if run.model.vocab_size is None:
-        size = parse_tokenizer(run.data.tokenizer).vocab_size
-        run = replace_at(run, {"model.vocab_size": size})
+        vocabulary = parse_tokenizer(run.data.tokenizer).vocab_size
+        run = replace_at(run, {"model.vocab_size": vocabulary})
     cost = estimate(run, resolve_device(run.device))
     table = Table("quantity", "value", title=f"{run.recipe}, {label_of(run)}: nothing is trained", title_justify="left")
     for name, value in (

@@ -10,11 +10,13 @@ import torch
 
 from spikeless.config import diff, replace_at
 from spikeless.data import prepare
+from spikeless.evaluation import LambadaExample
 from spikeless.experiments.cell import is_done, outcome_at, refuse_other
 from spikeless.experiments.comparison import About, Comparison
 from spikeless.experiments.grid import BASELINE, Axes, Cell, plan, resolved
 from spikeless.experiments.outcome import Outcome
 from spikeless.experiments.pace import Pace, measure_pace
+from spikeless.experiments.scoring import score_best
 from spikeless.experiments.workers import Event, train_cells
 from spikeless.files import locked, read_json, write_json
 from spikeless.run import RunConfig
@@ -54,6 +56,7 @@ def compare(
     add_seeds: int = 0,
     assignments: Sequence[str] = (),
     jobs: int | None = None,
+    lambada: Sequence[LambadaExample] = (),
     command: str = "",
     watch: Watch | None = None,
 ) -> Comparison:
@@ -73,6 +76,7 @@ def compare(
         add_seeds: so many more than it has, if all that it has are finished.
         assignments: `path=value` for every arm; refused where an arm's technique or an axis sets the same thing.
         jobs: processes at a time; what is fastest is measured if None.
+        lambada: passages on which the runs at each arm's best learning rate are scored; none if empty.
         command: with which this was asked for.
         watch: is told how it goes.
 
@@ -121,6 +125,8 @@ def compare(
                 grid |= {"jobs": pace.jobs, "threads": pace.threads}
                 write_json(path / GRID, grid)
         comparison = _gather(cells, crashed, first, grid, assignments, command)
+        if all(each.ended for each in comparison.outcomes):
+            comparison = score_best(comparison, path, first, lambada)
         comparison.write(path / COMPARISON)
     return comparison
 
