@@ -68,6 +68,22 @@ MISTAKES = [
     ("compare gpt2_nano --arms 'mlra; mlra' $TINY", "names mlra more than once"),
     ("compare gpt2_nano --arms 'baseline; scaled_embed+embed_norm' $TINY", "exclude each other"),
     ("compare gpt2_nano --arms 'baseline' --seeds 0 $TINY", "use a whole number from 1"),
+    ("compare gpt2_nano --arms baseline --lrs 1e-3;3e-3 $TINY", "--lrs '1e-3;3e-3': write numbers separated by commas"),
+    ("compare gpt2_nano --arms baseline --lrs 1e-3,-1 $TINY", "--lrs: -1.0 is out of range"),
+    ("compare gpt2_nano --arms baseline --lrs 1e-3,0.001 $TINY", "--lrs names 0.001 more than once"),
+    ("compare gpt2_nano --arms baseline --lrs 0.1 --set optim.lr=1 $TINY", "--set optim.lr=1 and --lrs both set"),
+    ("compare gpt2_nano --arms baseline --depths 1.5 $TINY", "--depths '1.5': write whole numbers separated by commas"),
+    ("compare gpt2_nano --arms baseline --depths 2 $TINY", "--set model.num_layers=1 and --depths both set"),
+    ("compare gpt2_nano --arms baseline --depths 0 --data 'text:notes/*.txt'", "--depths: 0 is out of range"),
+    ("compare gpt2_nano --arms baseline --widths 30 --data 'text:notes/*.txt'", "not divisible by model.num_heads=4"),
+    ("compare gpt2_nano --arms baseline --widths wide $TINY", "--widths 'wide': write whole numbers"),
+    ("compare gpt2_nano --arms baseline --jobs 0 $TINY", "--jobs"),
+    ("compare gpt2_nano --arms baseline --jobs two $TINY", "--jobs"),
+    ("compare gpt2_nano --arms baseline --add-seeds -1 $TINY", "--add-seeds"),
+    ("compare gpt2_nano --arms baseline --steps 0 $TINY", "steps=0 is out of range"),
+    ("compare gpt2_nano --arms baseline --lambada nowhere.jsonl $TINY", "cannot read nowhere.jsonl: No such file"),
+    ("compare gpt2_nano --arms baseline --lambada few.txt $TINY", "few.txt, line 1 is not JSON"),
+    ("compare gpt2_nano --arms baseline --out blank.txt $TINY", "cannot write"),
 ]
 
 

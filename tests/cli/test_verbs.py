@@ -147,17 +147,54 @@ def test_runs_and_report_find_runs_in_a_folder(finished, tmp_path, spikeless):
 # --- compare ---
 
 
-def test_compare_trains_each_arm_and_goes_on_when_run_again(desk, spikeless):
-    line = "compare gpt2_nano --arms 'baseline; scaled_embed' $TINY --out both"
+@pytest.fixture
+def one_core(monkeypatch):
+    """One process gets one thread: on a busy machine several wait for each other."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+
+
+def test_compare_trains_each_arm_and_goes_on_when_run_again(desk, spikeless, one_core):
+    line = "compare gpt2_nano --arms 'baseline; scaled_embed' $TINY --jobs 1 --out both"
     first = spikeless(line)
     assert first.code == 0
-    assert "baseline" in first.out
-    assert "scaled_embed" in first.out
-    assert "report: both/report.html" in first.out
-    metrics = [(desk / "both" / f"{arm}-seed0" / "metrics.jsonl") for arm in ("baseline", "scaled_embed")]
-    before = [file.read_text() for file in metrics]
-    assert spikeless(line).code == 0
-    assert [file.read_text() for file in metrics] == before
+    for said in ("2 runs to train, 0 finished before: about ", "baseline", "scaled_embed", "report: both/report.html"):
+        assert said in first.out
+    folders = [desk / "both" / f"{arm}-lr0.001-1x16-seed0" for arm in ("baseline", "scaled_embed")]
+    before = [(folder / "metrics.jsonl").read_text() for folder in folders]
+    assert "--jobs 1" in (desk / "both" / "comparison.json").read_text()
+    again = spikeless(line)
+    assert (again.code, "to train" in again.out) == (0, False)
+    assert [(folder / "metrics.jsonl").read_text() for folder in folders] == before
+    assert (desk / "both" / "report.html").read_text().startswith("<!")
+
+
+def test_compare_takes_a_grid_and_adds_seeds_to_it(desk, spikeless, one_core):
+    (desk / "lambada.jsonl").write_text('{"text": "the cat sat on the mat"}\n')
+    options = "--lrs 1e-3,0.01 --depths 1,2 --widths 8 --steps 2 --jobs 1 --out grid --lambada lambada.jsonl"
+    tiny = "--tokenizer bytes --precision fp32 --device cpu --data 'text:notes/*.txt'"
+    sizes = "--set model.num_heads=2 --set model.context_length=16 --set data.sequence_length=16"
+    line = f"compare gpt2_nano --arms baseline {options} {tiny} {sizes} --set data.batch_size=4"
+    line += " --set evaluation.tokens=64"
+    done = spikeless(line)
+    assert done.code == 0
+    names = {f"baseline-lr{lr}-{depth}x8-seed0" for lr in ("0.001", "0.01") for depth in (1, 2)}
+    assert {path.parent.name for path in desk.glob("grid/*/run.json")} == names
+    assert all(steps_logged(desk / "grid" / name) == [0, 1, 2] for name in names)
+    runs = json.loads((desk / "grid" / "comparison.json").read_text())["runs"]
+    assert sum("lambada_accuracy" in run["scores"] for run in runs) == 2
+    assert spikeless(f"{line} --add-seeds 1").code == 0
+    assert {path.parent.name for path in desk.glob("grid/*/run.json")} == names | {
+        name.replace("seed0", "seed1") for name in names
+    }
+    other = spikeless(line.replace("--steps 2", "--steps 3"))
+    assert (other.code, "holds a run with another configuration" in other.err) == (2, True)
+
+
+def test_a_comparison_with_a_run_that_explodes_is_a_result(desk, spikeless, one_core):
+    done = spikeless("compare gpt2_nano --arms baseline --lrs 1e-3,1e30 $TINY --set gradients=none --jobs 1 --out boom")
+    assert done.code == 0
+    assert "[2/2] baseline-lr1e+30-1x16-seed0: unhealthy" in done.out
+    assert status(desk / "boom" / "baseline-lr1e+30-1x16-seed0")["state"] == "unhealthy"
 
 
 # --- export ---

@@ -34,6 +34,7 @@ def snapshot() -> Snapshot:
     for _ in range(12):
         optimizer.zero_grad()
         mse_loss(model(tokens), targets).backward()
+        previous = {name: each.detach().clone() for name, each in model.named_parameters()}
         optimizer.step()
     named = dict(model.named_parameters())
     return Snapshot(
@@ -43,6 +44,8 @@ def snapshot() -> Snapshot:
         moments={name: optimizer.state[parameter] for name, parameter in named.items()},
         step=12,
         micro_batches=tuple(lambda i=i: mse_loss(model(tokens[i]), targets[i]) for i in range(4)),
+        streams=lambda: (x.detach() for x in (model[0](tokens), model(tokens))),
+        previous=previous,
         at_start={"tev/mean": 1.0},
     )
 
@@ -67,7 +70,7 @@ def test_it_returns_finite_scalars_on_the_device_without_waiting_for_it(name, sn
         assert value.dtype == torch.float32
         assert not value.requires_grad
         assert value.isfinite()
-        assert key.startswith(("tev/", "gradient_variance/"))
+        assert key.startswith(("tev/", "gradient_variance/", "update_", "hidden_variance/"))
 
 
 def test_the_guard_against_waiting_can_fail():
@@ -80,8 +83,10 @@ def test_it_changes_nothing(name, snapshot):
     before = [p.detach().clone() for p in snapshot.parameters.values()]
     gradients = [p.grad.clone() for p in snapshot.parameters.values()]
     moments = {key: {k: v.clone() for k, v in state.items()} for key, state in snapshot.moments.items()}
+    previous = {key: value.clone() for key, value in snapshot.previous.items()}
     random = torch.get_rng_state()
     find("diagnostics", name)(snapshot)
+    assert all(torch.equal(snapshot.previous[key], value) for key, value in previous.items())
     for parameter, value, gradient in zip(snapshot.parameters.values(), before, gradients, strict=True):
         assert torch.equal(parameter, value)
         assert torch.equal(parameter.grad, gradient)

@@ -81,10 +81,24 @@ def test_exact_is_the_brute_force_over_micro_batches(count):
     for index, name in enumerate(named):
         stacked = torch.stack([each[index].double() for each in gradients])
         expected.setdefault(group_of(name), []).append((torch.var(stacked, 0, correction=1) / count).flatten())
-    assert readings.keys() == {f"gradient_variance/exact/{group}" for group in expected}
+    assert readings.keys() == {f"gradient_variance/exact/{group}" for group in (*expected, "all")}
     for group, variances in expected.items():
         reading = readings[f"gradient_variance/exact/{group}"].item()
         assert reading == pytest.approx(torch.cat(variances).mean().item(), rel=1e-4)
+    together = torch.cat([each for variances in expected.values() for each in variances])
+    assert readings["gradient_variance/exact/all"].item() == pytest.approx(together.mean().item(), rel=1e-4)
+
+
+def test_exact_of_all_is_the_mean_of_the_groups_by_size():
+    named, losses = linear_problem(4)
+    readings = gradient_variance_exact(
+        Snapshot(embedding=NOTHING, parameters=named, micro_batches=losses, group_of=group_of)
+    )
+    sizes = {group: sum(each.numel() for name, each in named.items() if name[0] == group) for group in "02"}
+    weighted = sum(readings[f"gradient_variance/exact/{group}"] * size for group, size in sizes.items())
+    assert readings["gradient_variance/exact/all"].item() == pytest.approx((weighted / sum(sizes.values())).item())
+    plain = (readings["gradient_variance/exact/0"] + readings["gradient_variance/exact/2"]) / 2
+    assert readings["gradient_variance/exact/all"].item() != pytest.approx(plain.item(), rel=1e-3)
 
 
 def test_exact_keeps_its_digits_beside_a_large_mean():

@@ -16,7 +16,7 @@ from spikeless.cli.list import ROOMS
 from spikeless.data import parse_corpus, parse_tokenizer
 from spikeless.data.mixture import parse_mixture
 from spikeless.errors import UserError
-from spikeless.experiments.compare import plan
+from spikeless.experiments.grid import Axes, parse_numbers, plan
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -60,7 +60,12 @@ def check_command(line: str) -> None:
     options = [sources[0] if sources else None, *options]
     if words[0] == "compare":
         base = described_run(given["recipe"], None, None, *options)
-        run = plan(base, given["arms"], Path("out"), given["seeds"], given["assignments"] or ())[0].run
+        lrs, depths, widths = (
+            parse_numbers(given[name], f"--{name}", kind)
+            for name, kind in (("lrs", float), ("depths", int), ("widths", int))
+        )
+        axes = Axes(lrs=lrs, depths=depths, widths=widths, seeds=given["seeds"])
+        run = plan(base, given["arms"], Path("out"), axes, given["assignments"] or ())[0].run
     else:
         run = described_run(given["recipe"], given["techniques"], given["assignments"], *options)
     for spec in sources or [run.data.spec]:
@@ -122,6 +127,10 @@ def test_commands_are_what_the_command_line_takes(page, extended):
         "spikeless data",
         "spikeless compare deep_nano --arms 'baseline; mlar'",
         "spikeless compare deep_nano",
+        "spikeless compare deep_nano --arms baseline --lrs 1e-3,high",
+        "spikeless compare deep_nano --arms baseline --depths 1.5",
+        "spikeless compare deep_nano --arms baseline --widths 7",
+        "spikeless compare deep_nano --arms baseline --lrs 1e-3 --set optim.lr=1",
         "spikeless compare deep_nano --arms 'baseline; scaled_embed' --set model.embedding.multiplier=2",
         "spikeless list recipe",
         "spikeless generate",

@@ -34,6 +34,21 @@ def test_incremental_logits_are_the_full_logits(family, parts, technique, tiny_r
 
 
 @FAMILIES
+@pytest.mark.parametrize("technique", [None, "mlra", "embed_norm", "scaled_embed"])
+def test_the_last_stream_through_the_final_norm_is_hidden(family, technique, tiny_run, build):
+    model, tokens = build(tiny_run(family, *filter(None, [technique]))).double(), torch.randint(97, (2, 12))
+    streams = list(model.streams(tokens))
+    assert len(streams) == 1 + len(model.blocks)
+    assert torch.equal(model.final_norm(streams[-1]), model.hidden(tokens))
+    entering, leaving = [], []
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda _, given: entering.append(given[0]))
+        block.register_forward_hook(lambda _, __, out: leaving.append(out))
+    model.hidden(tokens)
+    assert all(torch.equal(one, other) for one, other in zip(streams, [entering[0], *leaving], strict=True))
+
+
+@FAMILIES
 def test_a_tied_head_is_the_embedding(family, tiny_run):
     tied, untied = (Transformer(tiny_run(family, tied=tied).model) for tied in (True, False))
     assert tied.output_weight is tied.embedding.weight

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from spikeless import stabilizers
 from spikeless.config import names_in, replace_at, to_dict
@@ -18,6 +19,7 @@ from spikeless.training.build import build_model, fill_vocabulary
 from spikeless.training.checkpoints import Checkpoints
 from spikeless.training.loop import train
 from spikeless.training.objective import Objective, choose_precision
+from spikeless.training.state import TrainState
 
 
 def rows_of(folder):
@@ -63,6 +65,51 @@ def test_the_exact_gradient_variance_is_that_of_the_step(tmp_path, quick_run):
     expected = torch.stack(gradients).double().var(0, correction=1).mean().item() / 4
     reading = rows_of(tmp_path)[1]["gradient_variance/exact/token_embedding"]
     assert reading == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_update_norm_is_that_of_the_optimizers_step(tmp_path, quick_run, monkeypatch):
+    """Against the checkpoints before and after it; a copy of the parameters is held only while it is read."""
+    held, snapshot = [], TrainState.snapshot
+
+    def noted(self, *arguments):
+        held.append((self.step, bool(self._previous)))
+        return snapshot(self, *arguments)
+
+    monkeypatch.setattr(TrainState, "snapshot", noted)
+    changes = {"steps": 4, "metrics.every": 2, "metrics.diagnostics": ("tev", "update_norm")}
+    run = replace_at(quick_run, changes | {"checkpoint.every": 1, "checkpoint.keep_last": 9})
+    train(run, tmp_path / "with")
+    rows = rows_of(tmp_path / "with")
+    assert [row["step"] for row in rows if "update_norm" in row] == [2, 4], "none before the first step"
+    folder = Checkpoints(tmp_path / "with")
+    weights = {step: load_file(folder.path(step) / "model.safetensors") for step in (1, 2, 3, 4)}
+    for step in (2, 4):
+        before = torch.cat([each.double().flatten() for each in weights[step - 1].values()])
+        after = torch.cat([each.double().flatten() for each in weights[step].values()])
+        assert rows[step]["update_norm"] == pytest.approx((after - before).norm().item(), rel=1e-5)
+        assert rows[step]["update_ratio"] == pytest.approx(((after - before).norm() / before.norm()).item(), rel=1e-5)
+    assert held == [(0, False), (1, False), (2, True), (3, False), (4, True)]
+    held.clear()
+    train(replace_at(run, {"metrics.diagnostics": ("tev",)}), tmp_path / "without")
+    assert not any(kept for _, kept in held), "nobody asked for it"
+
+
+def test_the_hidden_variance_is_that_of_the_first_part_of_the_batch(tmp_path, quick_run):
+    run = replace_at(quick_run, {"steps": 1, "metrics.every": 1, "metrics.diagnostics": ("hidden_variance",)})
+    train(run, tmp_path)
+    data = prepare(run.data.spec, run.data.tokenizer, validation_fraction=run.data.validation_fraction)
+    model = build_model(fill_vocabulary(run, data.tokenizer), "cpu")
+    inputs, _ = Sampler(data.train, run.data.sequence_length, run.seed).batch(0, 4)
+    expected = [each.double().var(-1, correction=0).mean().item() for each in model.streams(inputs[:1])]
+    start, end = rows_of(tmp_path)
+    assert [start[f"hidden_variance/00{depth}"] for depth in range(3)] == pytest.approx(expected, rel=1e-5)
+    assert end["hidden_variance/002"] != start["hidden_variance/002"], "read after the step"
+
+
+def test_without_a_report_none_is_written(tmp_path, quick_run):
+    record = train(replace_at(quick_run, {"steps": 1}), tmp_path, report=False)
+    assert record.summary().state == "finished"
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_micro_batches_change_nothing_but_rounding(tmp_path, quick_run):

@@ -15,8 +15,10 @@ from spikeless.cli._options import Data, Device, PrecisionOption, Recipe, Set, T
 from spikeless.cli._units import duration
 from spikeless.config import replace_at
 from spikeless.evaluation import read_lambada
+from spikeless.experiments.compare import REPORT
 from spikeless.experiments.grid import Cell, parse_numbers
 from spikeless.experiments.pace import Pace
+from spikeless.experiments.terminal import render
 from spikeless.experiments.workers import Event
 
 __all__ = ["compare"]
@@ -74,6 +76,10 @@ def compare(
             command=shlex.join(["spikeless", *sys.argv[1:]]),
             watch=live,
         )
+    console.print(render(comparison))
+    if not all(each.ended for each in comparison.outcomes):
+        console.print("interrupted; the same command goes on", markup=False)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)
 
 
 class _Live:

@@ -1,6 +1,7 @@
 """What is evaluated: a model that scores tokens, and how it reads text."""
 
 import itertools
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +66,14 @@ class Subject:
         return wanted or most or 1
 
 
-def load_subject(path: Path, *, tokenizer: str | None = None, device: torch.device, bf16: bool = False) -> Subject:
+def load_subject(
+    path: Path,
+    *,
+    tokenizer: str | None = None,
+    device: torch.device,
+    bf16: bool = False,
+    trusted: Collection[str] = (),
+) -> Subject:
     """A run folder (its newest checkpoint), one checkpoint in it, or a Hugging Face folder.
 
     GPT-2 and Llama folders are computed by our own code, others by `transformers` where that is installed: from local
@@ -76,6 +84,7 @@ def load_subject(path: Path, *, tokenizer: str | None = None, device: torch.devi
         tokenizer: a folder with a `tokenizer.json`, that file, or a tokenizer spec; the folder's own if None.
         device: where to compute.
         bf16: compute in bf16; log-probabilities are taken in fp32 all the same.
+        trusted: modules outside the package whose parts a run's description may name.
 
     Raises:
         UserError: no such folder, a damaged one, a model that cannot be computed, or no tokenizer that fits.
@@ -85,7 +94,7 @@ def load_subject(path: Path, *, tokenizer: str | None = None, device: torch.devi
     if (path / "config.json").exists():
         scorer, folder, fraction = _pretrained(path, device, bf16), path, VALIDATION_FRACTION
     else:
-        trained = load_trained(path)
+        trained = load_trained(path, trusted=trusted)
         scorer = TransformerScorer(trained.model.to(device), bf16=bf16)
         folder, fraction = trained.folder, trained.run.data.validation_fraction
     chosen = _tokenizer(folder if tokenizer is None else tokenizer)

@@ -1,6 +1,7 @@
 """One cell of a grid: whether it is done, doing it, and what came of it."""
 
 import contextlib
+import ctypes
 import gc
 import time
 from collections.abc import Sequence
@@ -23,17 +24,21 @@ RESET_PEAK = Path("/proc/self/clear_refs")
 
 
 class MemoryMeter:
-    """Peak memory of this process above what it holds now [bytes]; where Linux counts it."""
+    """Peak memory of this process above what it held at `reset` [bytes]; where Linux counts it."""
 
     def __init__(self) -> None:
         gc.freeze()  # what is here now stays: looking through it for garbage before every run takes longer than a step
-        self._before = _resident("VmRSS")
+        self._before: int | None = None
 
     def reset(self) -> None:
-        """Begin a new peak."""
+        """Give back what earlier runs left, and begin a new peak."""
         gc.collect()
-        if self._before is not None:
+        with contextlib.suppress(OSError, AttributeError):  # not Linux, or another C library
+            ctypes.CDLL(None).malloc_trim(0)
+        self._before = None
+        with contextlib.suppress(OSError):  # else the peak would be that of earlier runs
             RESET_PEAK.write_text("5")
+            self._before = _resident("VmRSS")
 
     def peak(self) -> int | None:
         """The highest since `reset`; None where it is not known."""
@@ -73,8 +78,7 @@ def train_cell(cell: Cell, meter: MemoryMeter, loggers: Sequence[Logger] = ()) -
     meter.reset()
     with contextlib.suppress(UnhealthyRun):  # its status says so
         train(cell.run, cell.folder, resume=True, loggers=loggers, report=False)
-    before = read_json(cell.folder / COST) if (cell.folder / COST).exists() else {"seconds": 0.0}
-    seconds = before["seconds"] + time.perf_counter() - started
+    seconds = _cost(cell).get("seconds", 0.0) + time.perf_counter() - started
     write_json(cell.folder / COST, {"seconds": seconds, "peak_memory": meter.peak()})
     return outcome_at(cell)
 
@@ -83,8 +87,13 @@ def outcome_at(cell: Cell, **known: Any) -> Outcome:
     """What has come of a cell so far; `planned` if nothing has."""
     if not (cell.folder / "run.json").exists():
         return Outcome(**(cell.place | known))
-    cost = read_json(cell.folder / COST) if (cell.folder / COST).exists() else {}
-    return outcome_of(read_run(cell.folder), **cell.place, **cost, **known)
+    return outcome_of(read_run(cell.folder), **cell.place, **_cost(cell), **known)
+
+
+def _cost(cell: Cell) -> dict[str, Any]:
+    path = cell.folder / COST
+    found = read_json(path, "seconds", "peak_memory") if path.exists() else {}
+    return {key: found[key] for key in ("seconds", "peak_memory") if key in found}
 
 
 def _resident(field: str) -> int | None:

@@ -10,12 +10,15 @@ import torch
 
 from spikeless.config import diff, replace_at
 from spikeless.data import prepare
+from spikeless.errors import UserError
 from spikeless.evaluation import LambadaExample
 from spikeless.experiments.cell import is_done, outcome_at, refuse_other
 from spikeless.experiments.comparison import About, Comparison
+from spikeless.experiments.derived import derived_json
 from spikeless.experiments.grid import BASELINE, Axes, Cell, plan, resolved
 from spikeless.experiments.outcome import Outcome
-from spikeless.experiments.pace import Pace, measure_pace
+from spikeless.experiments.pace import Pace, measure_pace, reading_seconds
+from spikeless.experiments.page import write_comparison_page
 from spikeless.experiments.scoring import score_best
 from spikeless.experiments.workers import Event, train_cells
 from spikeless.files import locked, read_json, write_json
@@ -29,7 +32,9 @@ __all__ = ["Watch", "compare"]
 
 GRID = "grid.json"
 COMPARISON = "comparison.json"
-NEW_GRID: dict[str, Any] = {"seeds": 0, "precision": "", "seconds": 0.0, "jobs": 1, "threads": 1}
+REPORT = "report.html"
+OF_ONE_RUN = ("seed", "precision_seconds")
+NEW_GRID: dict[str, Any] = {"seeds": 0, "precision": "", "seconds": 0.0, "jobs": 1, "threads": 1, "reading_seconds": {}}
 
 
 class Watch(Protocol):
@@ -83,15 +88,20 @@ def compare(
     Raises:
         UserError: a wrong arm or configuration; arms that would differ in more than their techniques.
     """
+    if add_seeds < 0:
+        raise UserError(f"--add-seeds {add_seeds} is out of range; use a whole number from 0")
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs} is out of range; use a whole number from 1")
     path = Path(folder)
     axes = Axes(lrs=tuple(lrs), depths=tuple(depths), widths=tuple(widths), seeds=seeds)
     first = plan(run, arms, path, axes, assignments)[0].run  # what is wrong is said before anything is written
     with locked(path):
-        grid = read_json(path / GRID, *NEW_GRID) if (path / GRID).exists() else dict(NEW_GRID)
+        grid = NEW_GRID | (read_json(path / GRID, "seeds", "precision") if (path / GRID).exists() else {})
         spec = first.data
         data = prepare(spec.spec, spec.tokenizer, validation_fraction=spec.validation_fraction)
         first = fill_vocabulary(first, data.tokenizer)
-        grid["precision"] = grid["precision"] or _precision(first)
+        if first.precision != "auto" or not grid["precision"]:
+            grid["precision"] = _precision(first)
 
         def cells_of(count: int) -> list[Cell]:
             cells = plan(run, arms, path, replace(axes, seeds=count), assignments)
@@ -113,6 +123,7 @@ def compare(
             if watch:
                 watch.tell(event)
 
+        grid["reading_seconds"] = grid["reading_seconds"] or reading_seconds(cells[0].run)
         if todo:
             pace = measure_pace(todo, jobs)
             if watch:
@@ -127,7 +138,8 @@ def compare(
         comparison = _gather(cells, crashed, first, grid, assignments, command)
         if all(each.ended for each in comparison.outcomes):
             comparison = score_best(comparison, path, first, lambada)
-        comparison.write(path / COMPARISON)
+        comparison.write(path / COMPARISON, derived_json(comparison))
+        write_comparison_page(comparison, path / REPORT)
     return comparison
 
 
@@ -159,12 +171,22 @@ def _gather(
         precision=grid["precision"],
         settings=tuple(assignments),
         changes=_changes(cells),
+        reading_seconds=grid["reading_seconds"],
         jobs=grid["jobs"],
         threads=grid["threads"],
         seconds=grid["seconds"],
-        environment=describe_environment(resolve_device(run.device)),
+        environment=_environment(cells) or describe_environment(resolve_device(run.device)),
     )
     return Comparison(about=about, outcomes=tuple(outcomes))
+
+
+def _environment(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Where the runs were computed, with every value that differs between them; empty if none was begun."""
+    files = [cell.folder / "environment.json" for cell in cells]
+    found = [read_json(file) for file in files if file.exists()]
+    keys = [key for key in (found[0] if found else {}) if key not in OF_ONE_RUN]
+    values = {key: list(dict.fromkeys(str(each.get(key)) for each in found)) for key in keys}
+    return {key: ", ".join(each) for key, each in values.items()}
 
 
 def _changes(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:

@@ -1,5 +1,6 @@
 """A comparison as numbers: what was asked, where it ran, and the outcome of every run; written and read as JSON."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,8 +9,8 @@ from typing import Any
 import cattrs
 
 from spikeless.errors import UserError
-from spikeless.experiments.outcome import Outcome, read_outcome
-from spikeless.files import portable, read_json, write_json
+from spikeless.experiments.outcome import CONVERTER, Outcome, read_outcome
+from spikeless.files import portable, read_json, write_text
 
 __all__ = ["About", "Comparison", "read_comparison"]
 
@@ -33,6 +34,7 @@ class About:
         changes: by arm, what differs from the baseline: "path: old -> new".
         jobs: processes at a time.
         threads: of each.
+        reading_seconds: one reading of each diagnostic, on the first run's model [s].
         seconds: wall time of the grid, of this and of earlier calls [s].
         environment: versions, commit, machine.
     """
@@ -49,6 +51,7 @@ class About:
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     jobs: int = 1
     threads: int = 1
+    reading_seconds: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     environment: Mapping[str, Any] = field(default_factory=dict)
 
@@ -96,7 +99,10 @@ class Comparison:
             path: the JSON file.
             derived: what was computed from it, for readers without this package; not read back.
         """
-        write_json(path, self.to_json() | portable(dict(derived or {})))
+        plain = self.to_json() | portable(dict(derived or {}))
+        runs = ",\n".join(json.dumps(each, ensure_ascii=False, allow_nan=False) for each in plain.pop("runs"))
+        rest = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+        write_text(path, f'{rest},\n "runs": [\n{runs}\n]\n}}\n')  # a run a line
 
 
 def read_comparison(path: Path) -> Comparison:
@@ -109,8 +115,8 @@ def read_comparison(path: Path) -> Comparison:
     if data["format"] != FORMAT:
         raise UserError(f"{path} has format {data['format']!r}; this version reads format {FORMAT}")
     try:
-        about = cattrs.Converter(forbid_extra_keys=True).structure(data["about"], About)
-    except (cattrs.BaseValidationError, ValueError, TypeError) as error:
+        about = CONVERTER.structure(data["about"], About)
+    except (cattrs.BaseValidationError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: 'about' does not describe a comparison") from error
     return Comparison(about=about, outcomes=tuple(_each(data["runs"], path)))
 

@@ -134,9 +134,9 @@ def plan(
     axes = axes or Axes()
     techniques = parse_arms(arms)
     _refuse_double(axes, assignments)
-    named = {each: each.partition("=")[0].strip() for each in assignments}
-    settled = adapt(run, (), [each for each, path in named.items() if path in set(paths(run))])
-    run = replace_at(run, {k: v for k, v in _measurements(settled).items() if k not in named.values()})
+    known = set(paths(run))
+    settled = adapt(run, (), [each for each in assignments if each.partition("=")[0].strip() in known])
+    run = replace_at(run, _measurements(settled))  # assignments come after it
     cells = []
     for depth in axes.depths or (run.model.num_layers,):
         for width in axes.widths or (run.model.width,):
@@ -154,7 +154,10 @@ def plan(
                 for seed in range(axes.seeds)
             ]
     cells.sort(key=lambda each: each.seed)
-    return [Cell(run=each, folder=folder / _folder_name(each)) for each in cells]
+    names = [_folder_name(each) for each in cells]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two runs would go to {folder / twice[0]}; compare these arms in two calls")
+    return [Cell(run=each, folder=folder / name) for each, name in zip(cells, names, strict=True)]
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -190,7 +193,9 @@ def _measurements(run: RunConfig) -> dict[str, Any]:
 
 def _folder_name(run: RunConfig) -> str:
     arm = re.sub(r"[^A-Za-z0-9.=,+-]+", "_", label_of(run)).strip("_")
-    return f"{arm}-lr{run.optim.lr:g}-{run.model.num_layers}x{run.model.width}-seed{run.seed}"
+    short = f"{run.optim.lr:g}"
+    lr = short if float(short) == run.optim.lr else repr(run.optim.lr)
+    return f"{arm}-lr{lr}-{run.model.num_layers}x{run.model.width}-seed{run.seed}"
 
 
 def resolved(cells: Sequence[Cell], precision: Any, vocab_size: int) -> list[Cell]:

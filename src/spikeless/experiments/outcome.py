@@ -11,7 +11,7 @@ import numpy as np
 from spikeless.errors import UserError
 from spikeless.report import RunRecord
 
-__all__ = ["Curve", "Outcome", "SpikeCount", "count_spikes", "outcome_of", "read_outcome"]
+__all__ = ["CONVERTER", "Curve", "Outcome", "SpikeCount", "count_spikes", "outcome_of", "read_outcome"]
 
 POINTS = 60
 """A curve of more points is kept as the means of so many buckets."""
@@ -73,12 +73,12 @@ class Outcome:
         seed: of weights and sampling.
         run: name of the run's folder.
         state: finished, unhealthy, crashed, interrupted, running or planned.
-        message: why it is unhealthy or crashed; empty else.
+        message: why it is unhealthy or crashed, or the signal that stopped it; empty else.
         steps: done [optimizer steps].
         parameters: numbers in the model; None for a run that was never begun, as in all that follow.
         flops_per_token: forward and backward [FLOP/token].
         tokens_per_second: median after the first tenth [tokens/s].
-        peak_memory: of the process above what it held before its first run [bytes]; None where it is not known.
+        peak_memory: of the process above what it held when the run began [bytes]; None where it is not known.
         seconds: wall time of the run, all attempts together [s].
         initial_val_loss: before the first step [nats/token].
         final_val_loss: infinite for a run that failed; None for one that has not ended [nats/token].
@@ -87,7 +87,7 @@ class Outcome:
         max_grad_norm: before clipping; infinite if one was not finite.
         max_update_norm: of the logged ones; infinite if one was not finite.
         spikes: of "loss" and "grad_norm".
-        curves: "loss" and "grad_norm" in buckets, readings as they are.
+        curves: "loss" and "grad_norm" in buckets, readings as they are; those of layers at the start and the end.
         scores: what `spikeless eval` says of the final checkpoint, where it was asked.
     """
 
@@ -148,8 +148,8 @@ def read_outcome(data: Mapping[str, Any]) -> Outcome:
         UserError: it is none.
     """
     try:
-        return _CONVERTER.structure(data, Outcome)
-    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError) as error:
+        return CONVERTER.structure(data, Outcome)
+    except (cattrs.BaseValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"this is not the outcome of a run: {json.dumps(data, default=str)[:80]}…") from error
 
 
@@ -166,7 +166,7 @@ def outcome_of(record: RunRecord, **known: Any) -> Outcome:
     failed, finished = summary.failed, summary.state == "finished"
     readings = [key for key in record.quantities() if key in KEPT or key.startswith("hidden_variance/")]
     curves = {key: _bucketed(*record.series(key)) for key in ("loss", "grad_norm")}
-    curves |= {key: _curve(*record.series(key)) for key in readings}
+    curves |= {key: _curve(*_ends(key, *record.series(key))) for key in readings}
     updates = record.series("update_norm")[1]
     fields: dict[str, Any] = {
         "lr": float(record.config["optim"]["lr"]),
@@ -225,6 +225,13 @@ def _curve(steps: np.ndarray, values: np.ndarray) -> Curve:
     return Curve(steps=tuple(map(int, steps)), values=tuple(float(f"{value:.6g}") for value in values))
 
 
+def _ends(key: str, steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A layer's variance at the start and at the end only: there is one for each layer."""
+    if key.startswith("hidden_variance/") and values.size > 2:
+        return steps[[0, -1]], values[[0, -1]]
+    return steps, values
+
+
 def _largest(values: np.ndarray) -> float | None:
     return None if not values.size else float(np.where(np.isfinite(values), values, np.inf).max())
 
@@ -236,5 +243,15 @@ def _number(value: Any, _: Any) -> float:
     return float(value)
 
 
-_CONVERTER = cattrs.Converter(forbid_extra_keys=True)
-_CONVERTER.register_structure_hook(float, _number)
+def _exactly(value: Any, kind: type) -> Any:
+    """A value of this very type: cattrs would make a text of anything, and cut a number off."""
+    if type(value) is not kind:
+        raise ValueError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+"""From plain data; for a whole comparison too."""
+CONVERTER.register_structure_hook(float, _number)
+CONVERTER.register_structure_hook(str, _exactly)
+CONVERTER.register_structure_hook(int, _exactly)

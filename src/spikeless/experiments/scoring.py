@@ -1,9 +1,10 @@
 """Final checkpoints of a grid, scored as `spikeless eval` does: perplexity, bits per byte, LAMBADA."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from spikeless.config import parse_calls
 from spikeless.data import parse_corpus
 from spikeless.data.corpora import Tally
 from spikeless.data.mixture import parse_mixture
@@ -53,20 +54,24 @@ def score_best(
     if not wanted:
         return comparison
     text = list(_head(_documents(run), CHARACTERS_PER_TOKEN * run.evaluation.tokens))
+    techniques = [call.name for arm in comparison.arms for call in parse_calls(arm)]
+    trusted = {name.partition(":")[0] for name in techniques if ":" in name}  # the user has named them
     outcomes = [
-        replace(each, scores=_scores(folder / each.run, run, text, lambada)) if each.run in wanted else each
+        replace(each, scores=_scores(folder / each.run, run, text, lambada, trusted)) if each.run in wanted else each
         for each in comparison.outcomes
     ]
     return replace(comparison, outcomes=tuple(outcomes))
 
 
-def _scores(folder: Path, run: RunConfig, text: Sequence[str], lambada: Sequence[LambadaExample]) -> dict[str, float]:
+def _scores(
+    folder: Path, run: RunConfig, text: Sequence[str], lambada: Sequence[LambadaExample], trusted: Collection[str]
+) -> dict[str, float]:
     key = content_hash(*text, "LAMBADA", *(part for each in lambada for part in (each.context, each.target)))
     if (folder / SCORES).exists():
         known = read_json(folder / SCORES, "key", "scores")
         if known["key"] == key:
             return {name: float(value) for name, value in known["scores"].items()}
-    subject = load_subject(folder, device=resolve_device(run.device))
+    subject = load_subject(folder, device=resolve_device(run.device), trusted=trusted)
     scores: dict[str, float] = {}
     if text:
         found = evaluate_perplexity(subject, text)

@@ -66,6 +66,7 @@ class ArmRow:
         best_lr: of the lowest median final validation loss; None also if at every rate half of the runs failed.
         edge: where `best_lr` lies in the grid: "low", "high", "only" or "".
         seeds: that have ended at `best_lr`.
+        best_failed: of them.
         median_loss: of the final validation loss at `best_lr` [nats/token].
         loss: its mean over seeds [nats/token].
         perplexity: the exponential of `loss`.
@@ -80,6 +81,7 @@ class ArmRow:
         parameters: numbers in the model.
         flops_per_token: forward and backward [FLOP/token].
         tokens_per_second: median over runs [tokens/s].
+        speeds: the smallest and the largest of them [tokens/s].
         speed_ratio: over the baseline's.
         peak_memory: median over runs [bytes].
         memory_ratio: over the baseline's.
@@ -103,6 +105,7 @@ class ArmRow:
     best_lr: float | None = None
     edge: str = ""
     seeds: int = 0
+    best_failed: int = 0
     median_loss: float | None = None
     loss: Interval | None = None
     perplexity: Interval | None = None
@@ -117,6 +120,7 @@ class ArmRow:
     parameters: int | None = None
     flops_per_token: float | None = None
     tokens_per_second: float | None = None
+    speeds: tuple[float, float] | None = None
     speed_ratio: float | None = None
     peak_memory: float | None = None
     memory_ratio: float | None = None
@@ -231,6 +235,7 @@ def _arm_row(
     test = runs[0].arm != baseline and theirs is not None and theirs.best_lr is not None
     their_lr = theirs.best_lr if theirs else None
     speed, memory = _cost(runs, "tokens_per_second"), _cost(runs, "peak_memory")
+    speeds = [run.tokens_per_second for run in runs if run.tokens_per_second is not None]
     diverged = [run.diverged_at for run in runs if run.diverged_at is not None]
     return ArmRow(
         arm=runs[0].arm,
@@ -241,6 +246,7 @@ def _arm_row(
         failed=sum(run.failed for run in runs),
         unfinished=sum(not run.ended for run in runs),
         seeds=len(at_best),
+        best_failed=sum(run.failed for run in at_best),
         median_loss=median(losses),
         loss=loss,
         perplexity=loss and _exponential(loss),
@@ -250,6 +256,7 @@ def _arm_row(
         parameters=next((run.parameters for run in runs if run.parameters is not None), None),
         flops_per_token=median(run.flops_per_token for run in runs),
         tokens_per_second=speed,
+        speeds=(min(speeds), max(speeds)) if speeds else None,
         speed_ratio=_ratio(speed, _cost(others, "tokens_per_second")),
         peak_memory=memory,
         memory_ratio=_ratio(memory, _cost(others, "peak_memory")),

@@ -5,8 +5,8 @@ nothing else; workers whose parent dies end by themselves.
 """
 
 import contextlib
+import gc
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from spikeless.errors import UserError
-from spikeless.experiments.cell import MemoryMeter, train_cell
+from spikeless.experiments.cell import MemoryMeter, outcome_at, train_cell
 from spikeless.experiments.grid import Cell
 from spikeless.experiments.outcome import Outcome
 from spikeless.loggers import Row
@@ -28,6 +28,10 @@ __all__ = ["Event", "train_cells"]
 SECONDS_BETWEEN_ROWS = 0.5
 PATIENCE = 0.5
 """How long to wait for news before looking whether a signal has come [s]."""
+NO_START = (
+    "a worker process could not start, its own message is above; a script calls compare under "
+    '`if __name__ == "__main__":`, and parts defined in a notebook need jobs=1'
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +67,22 @@ def _train_here(cells: Sequence[Cell], threads: int, watch: Callable[[Event], No
     before, meter = torch.get_num_threads(), MemoryMeter()
     torch.set_num_threads(threads)
     try:
-        for cell in cells:
-            watch(Event(cell=cell))
-            outcome = train_cell(cell, meter, [_Rows(cell, lambda row, cell=cell: watch(Event(cell=cell, row=row)))])
-            watch(Event(cell=cell, outcome=outcome))
-            if outcome.state == "interrupted":
-                return False
+        with Interrupt() as interrupt:
+            for cell in cells:
+                watch(Event(cell=cell))
+
+                def pass_on(row: Row, cell: Cell = cell) -> None:
+                    watch(Event(cell=cell, row=row))
+                    if interrupt.signal_name:  # perhaps it came when no run was listening
+                        signal.raise_signal(signal.SIGTERM)
+
+                outcome = train_cell(cell, meter, [_Rows(cell, pass_on)])
+                watch(Event(cell=cell, outcome=outcome))
+                if interrupt.signal_name:
+                    return False
     finally:
         torch.set_num_threads(before)
+        gc.unfreeze()
     return True
 
 
@@ -82,27 +94,29 @@ class _Workers:
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[Connection, Any] = {}
         self._at_work: dict[Connection, Cell] = {}
+        self._begun: set[Connection] = set()
         self._error: str | None = None
+        self._interrupt = Interrupt()
+        self._stopping = False
 
     def run(self) -> bool:
         try:
-            with Interrupt() as interrupt:
+            with self._interrupt:
                 for _ in range(min(self._jobs, len(self._waiting))):
                     self._hire()
-                stopping = False
                 while self._at_work:
-                    if (interrupt.signal_name or self._error) and not stopping:
-                        stopping = True
+                    if (self._interrupt.signal_name or self._error) and not self._stopping:
+                        self._stopping = True
                         self._waiting.clear()
                         for connection in self._at_work:
-                            os.kill(self._workers[connection].pid, signal.SIGTERM)
+                            self._workers[connection].terminate()
                     for connection in wait(list(self._at_work), PATIENCE):
                         self._hear(connection)  # type: ignore[arg-type]
         finally:
             self._dismiss()
         if self._error:
             raise UserError(self._error)
-        return not interrupt.signal_name
+        return not self._interrupt.signal_name
 
     def _hire(self) -> None:
         """Start a worker, with a cell."""
@@ -115,27 +129,35 @@ class _Workers:
 
     def _give(self, connection: Connection) -> None:
         """The next cell, or leave."""
-        if not self._waiting:
-            connection.send(None)
+        try:
+            connection.send(self._waiting[0] if self._waiting else None)
+        except OSError:  # it has died between two cells
+            self._workers.pop(connection).join()
+            if self._waiting:
+                self._hire()
             return
-        cell = self._waiting.pop(0)
-        self._at_work[connection] = cell
-        connection.send(cell)
-        self._watch(Event(cell=cell))
+        if self._waiting:
+            self._at_work[connection] = self._waiting.pop(0)
+            self._watch(Event(cell=self._at_work[connection]))
 
     def _hear(self, connection: Connection) -> None:
         cell = self._at_work[connection]
         try:
             kind, news = connection.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # also in the middle of a message
             self._bury(connection)
+            return
+        if kind == "begun":
+            self._begun.add(connection)
             return
         if kind == "row":
             self._watch(Event(cell=cell, row=news))
             return
         del self._at_work[connection]
+        self._begun.discard(connection)
         if kind == "error":
             self._error = news
+            self._waiting.clear()
         else:
             self._watch(Event(cell=cell, outcome=news))
         self._give(connection)
@@ -145,6 +167,15 @@ class _Workers:
         cell, process = self._at_work.pop(connection), self._workers.pop(connection)
         process.join()
         code = process.exitcode or 0
+        begun = connection in self._begun
+        self._begun.discard(connection)
+        if not begun and (self._stopping or self._interrupt.signal_name):  # told to stop before it could listen
+            self._watch(Event(cell=cell, outcome=outcome_at(cell)))
+            return
+        if not begun and code > 0:
+            self._error = NO_START
+            self._waiting.clear()
+            return
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         message = f"its process died ({cause}{', out of memory?' if code == -signal.SIGKILL else ''})"
         self._watch(Event(cell=cell, outcome=Outcome(**cell.place, state="crashed", message=message)))
@@ -175,6 +206,7 @@ def _work(connection: Connection, threads: int) -> None:
 
     with contextlib.suppress(EOFError, ConnectionError):
         while (cell := connection.recv()) is not None:
+            connection.send(("begun", None))
             rows = _Rows(cell, pass_on)
             try:
                 connection.send(("outcome", train_cell(cell, meter, [rows])))

@@ -43,6 +43,7 @@ function trace(given, number) {
     ...given,
     visible: !isHidden(given.meta.arm, number),
     line: { ...given.line, color: own },
+    ...(given.fill && { fillcolor: `${own}26` }), // a band: faint, so that several may overlap
     marker: { ...given.marker, color: own },
     textfont: { size: 12, color: own },
   };

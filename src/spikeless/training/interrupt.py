@@ -8,7 +8,10 @@ __all__ = ["Interrupt"]
 
 
 class Interrupt:
-    """While entered, the first signal sets `signal_name`; a second Ctrl-C stops at once."""
+    """While entered, the first signal sets `signal_name`; a second Ctrl-C stops at once.
+
+    One that is entered inside another tells it too: what stops a run stops the grid that it is of.
+    """
 
     def __init__(self) -> None:
         self.signal_name: str | None = None
@@ -26,7 +29,10 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal_name and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal_name = signal.Signals(number).name
+        outer = getattr(self._before[signal.Signals(number)], "__self__", None)
+        if isinstance(outer, Interrupt) and not outer.signal_name:
+            outer._note(number, frame)
