@@ -23,8 +23,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from spikeless.experiments.analysis.comparison import Comparison
 from spikeless.experiments.compare import compare
-from spikeless.experiments.comparison import Comparison
 from spikeless.recipes import compose
 from spikeless.training import loop
 

@@ -31,11 +31,11 @@ import spikeless
 from spikeless.config import replace_at
 from spikeless.data import prepare
 from spikeless.errors import UserError
+from spikeless.experiments.analysis.learning_rates import study_arms
+from spikeless.experiments.analysis.outcome import read_outcome
+from spikeless.experiments.analysis.statistics import Kind, rank_correlation
 from spikeless.experiments.cell import is_done, outcome_at, refuse_other
 from spikeless.experiments.grid import Cell, resolved
-from spikeless.experiments.learning_rates import study_arms
-from spikeless.experiments.outcome import read_outcome
-from spikeless.experiments.statistics import Kind, rank_correlation
 from spikeless.experiments.workers import Event, train_cells
 from spikeless.files import content_hash, portable, read_json, write_json
 from spikeless.preflight.measurements import Measurements, SubLayerReading

@@ -15,11 +15,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from spikeless.experiments.comparison import read_comparison
-from spikeless.experiments.outcome import Outcome
-from spikeless.experiments.stand_in import FINAL_LOSS, stand_in
-from spikeless.experiments.statistics import Interval, PairedTest, mean_interval, paired_test
-from spikeless.experiments.summary import arm_rows, lr_rows
+from spikeless.experiments.analysis.comparison import read_comparison
+from spikeless.experiments.analysis.outcome import Outcome
+from spikeless.experiments.analysis.stand_in import FINAL_LOSS, stand_in
+from spikeless.experiments.analysis.statistics import Interval, PairedTest, mean_interval, paired_test
+from spikeless.experiments.analysis.summary import arm_rows, lr_rows
 from spikeless.files import read_json
 
 __all__ = ["PAGES", "with_tables"]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from spikeless.experiments.comparison import About, Comparison
-from spikeless.experiments.outcome import Outcome
+from spikeless.experiments.analysis.comparison import About, Comparison
+from spikeless.experiments.analysis.outcome import Outcome
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from spikeless.config import replace_at
-from spikeless.experiments.comparison import About, Comparison
-from spikeless.experiments.outcome import Curve, Outcome, SpikeCount
+from spikeless.experiments.analysis.comparison import About, Comparison
+from spikeless.experiments.analysis.outcome import Curve, Outcome, SpikeCount
 from spikeless.experiments.workers import Event
 from spikeless.run import RunConfig
 
@@ -112,7 +112,7 @@ def made_outcome(place, final, readings) -> Outcome:
     values |= {"tev/mean": tuple(0.1 + lr * step for step in steps), "tev/std": (0.01,) * 5}
     values |= {"tev/effective_mean": tuple(0.2 + seed * step for step in steps), "tev/relative": (1, 1, 2, 2, 3)}
     values |= {"gradient_variance/exact/all": tuple(1e-6 * (1 + seed + step) for step in steps)}
-    values |= {f"hidden_variance/{block:03d}": (0.1 + block,) * 5 for block in range(depth + 1)}
+    values |= {f"hidden_variance/{block:03d}": (0.1 + block, 1, 1, 1, 0.2 + block) for block in range(depth + 1)}
     values |= {"hidden_variance/growth": ((0.1 + depth) / 0.1,) * 5}
     spikes = SpikeCount(score=0.25, count=2 + seed, window=10, width=6.0)
     return Outcome(

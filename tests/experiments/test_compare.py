@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from spikeless.config import replace_at
 from spikeless.errors import UserError
 from spikeless.evaluation import LambadaExample
+from spikeless.experiments.analysis.comparison import read_comparison
 from spikeless.experiments.compare import compare
-from spikeless.experiments.comparison import read_comparison
 from spikeless.experiments.grid import plan
 from spikeless.training.checkpoints import Checkpoints
 

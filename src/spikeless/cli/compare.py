@@ -18,7 +18,7 @@ from spikeless.evaluation import read_lambada
 from spikeless.experiments.compare import REPORT
 from spikeless.experiments.grid import Cell, parse_numbers
 from spikeless.experiments.pace import Pace
-from spikeless.experiments.terminal import render
+from spikeless.experiments.presentation.terminal import render
 from spikeless.experiments.workers import Event
 
 __all__ = ["compare"]

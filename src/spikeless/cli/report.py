@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from spikeless.experiments.analysis.comparison import read_comparison
 from spikeless.experiments.compare import COMPARISON, REPORT
-from spikeless.experiments.comparison import read_comparison
-from spikeless.experiments.page import write_comparison_page
-from spikeless.experiments.terminal import render
+from spikeless.experiments.presentation.page import write_comparison_page
+from spikeless.experiments.presentation.terminal import render
 from spikeless.report import find_runs, read_run, summary_table, write_report
 
 __all__ = ["report"]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spikeless.errors import UnhealthyRun, UserError
+from spikeless.experiments.analysis.outcome import Outcome, outcome_of
 from spikeless.experiments.grid import Cell, config_hash, hash_of
-from spikeless.experiments.outcome import Outcome, outcome_of
 from spikeless.files import read_json, write_json
 from spikeless.loggers import Logger
 from spikeless.report import read_run

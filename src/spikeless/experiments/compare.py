@@ -12,13 +12,13 @@ from spikeless.config import diff, replace_at
 from spikeless.data import prepare
 from spikeless.errors import UserError
 from spikeless.evaluation import LambadaExample
+from spikeless.experiments.analysis.comparison import About, Comparison
+from spikeless.experiments.analysis.derived import derived_json
+from spikeless.experiments.analysis.outcome import Outcome
 from spikeless.experiments.cell import is_done, outcome_at, refuse_other
-from spikeless.experiments.comparison import About, Comparison
-from spikeless.experiments.derived import derived_json
-from spikeless.experiments.grid import BASELINE, Axes, Cell, plan, resolved
-from spikeless.experiments.outcome import Outcome
+from spikeless.experiments.grid import BASELINE, Axes, Cell, over_seeds, plan, resolved
 from spikeless.experiments.pace import Pace, measure_pace, reading_seconds
-from spikeless.experiments.page import write_comparison_page
+from spikeless.experiments.presentation.page import write_comparison_page
 from spikeless.experiments.scoring import score_best
 from spikeless.experiments.workers import Event, train_cells
 from spikeless.files import locked, read_json, write_json
@@ -94,7 +94,8 @@ def compare(
         raise UserError(f"--jobs {jobs} is out of range; use a whole number from 1")
     path = Path(folder)
     axes = Axes(lrs=tuple(lrs), depths=tuple(depths), widths=tuple(widths), seeds=seeds)
-    first = plan(run, arms, path, axes, assignments)[0].run  # what is wrong is said before anything is written
+    planned = plan(run, arms, path, replace(axes, seeds=1), assignments)  # what is wrong is said before anything else
+    first = planned[0].run
     with locked(path):
         grid = NEW_GRID | (read_json(path / GRID, "seeds", "precision") if (path / GRID).exists() else {})
         spec = first.data
@@ -104,8 +105,7 @@ def compare(
             grid["precision"] = _precision(first)
 
         def cells_of(count: int) -> list[Cell]:
-            cells = plan(run, arms, path, replace(axes, seeds=count), assignments)
-            return resolved(cells, grid["precision"], first.model.vocab_size)
+            return resolved(over_seeds(planned, count), grid["precision"], first.model.vocab_size)
 
         cells = cells_of(max(seeds, grid["seeds"]))
         if add_seeds and all(map(is_done, cells)):

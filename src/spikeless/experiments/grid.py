@@ -15,7 +15,18 @@ from spikeless.recipes import adapt
 from spikeless.run import RunConfig
 from spikeless.training.run_folder import label_of
 
-__all__ = ["BASELINE", "Axes", "Cell", "config_hash", "parse_arms", "parse_numbers", "plan"]
+__all__ = [
+    "BASELINE",
+    "Axes",
+    "Cell",
+    "config_hash",
+    "hash_of",
+    "over_seeds",
+    "parse_arms",
+    "parse_numbers",
+    "plan",
+    "resolved",
+]
 
 BASELINE = "baseline"
 READINGS = 8
@@ -137,7 +148,7 @@ def plan(
     known = set(paths(run))
     settled = adapt(run, (), [each for each in assignments if each.partition("=")[0].strip() in known])
     run = replace_at(run, _measurements(settled))  # assignments come after it
-    cells = []
+    runs: list[RunConfig] = []
     for depth in axes.depths or (run.model.num_layers,):
         for width in axes.widths or (run.model.width,):
             sized = [f"model.num_layers={depth}"] * bool(axes.depths) + [f"model.width={width}"] * bool(axes.widths)
@@ -147,17 +158,19 @@ def plan(
             labels = [label_of(each) for each in treated]
             if twice := sorted({label for label in labels if labels.count(label) > 1}):
                 raise UserError(f"--arms names {', '.join(twice)} more than once")
-            cells += [
-                replace_at(each, {"optim.lr": lr, "seed": each.seed + seed})
-                for each in treated
-                for lr in axes.lrs or (each.optim.lr,)
-                for seed in range(axes.seeds)
-            ]
-    cells.sort(key=lambda each: each.seed)
-    names = [_folder_name(each) for each in cells]
+            runs += [replace_at(each, {"optim.lr": lr}) for each in treated for lr in axes.lrs or (each.optim.lr,)]
+    cells = [Cell(run=each, folder=folder / _folder_name(each)) for each in runs]
+    names = [cell.folder.name for cell in cells]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"two runs would go to {folder / twice[0]}; compare these arms in two calls")
-    return [Cell(run=each, folder=folder / name) for each, name in zip(cells, names, strict=True)]
+    return over_seeds(cells, axes.seeds)
+
+
+def over_seeds(cells: Sequence[Cell], seeds: int) -> list[Cell]:
+    """Cells of one seed with `seeds` seeds, counted from theirs; all of one seed come before those of the next."""
+    runs = [replace(cell.run, seed=cell.run.seed + seed) for seed in range(seeds) for cell in cells]
+    folders = [cell.folder.parent for cell in cells] * seeds
+    return [Cell(run=run, folder=folder / _folder_name(run)) for run, folder in zip(runs, folders, strict=True)]
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -198,7 +211,7 @@ def _folder_name(run: RunConfig) -> str:
     return f"{arm}-lr{lr}-{run.model.num_layers}x{run.model.width}-seed{run.seed}"
 
 
-def resolved(cells: Sequence[Cell], precision: Any, vocab_size: int) -> list[Cell]:
+def resolved(cells: Sequence[Cell], precision: Any, vocab_size: int | None) -> list[Cell]:
     """The cells with what was decided once for all of them."""
     changes = {"precision": precision, "model.vocab_size": vocab_size}
     return [replace(cell, run=replace_at(cell.run, changes)) for cell in cells]

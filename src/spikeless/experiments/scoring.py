@@ -10,9 +10,9 @@ from spikeless.data.corpora import Tally
 from spikeless.data.mixture import parse_mixture
 from spikeless.data.split import Split
 from spikeless.evaluation import LambadaExample, evaluate_lambada, evaluate_perplexity, load_subject
-from spikeless.experiments.comparison import Comparison
-from spikeless.experiments.learning_rates import study_arms
-from spikeless.experiments.outcome import Outcome
+from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.learning_rates import study_arms
+from spikeless.experiments.analysis.outcome import Outcome
 from spikeless.files import content_hash, portable, read_json, write_json
 from spikeless.run import RunConfig
 from spikeless.training.environment import resolve_device

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from spikeless.errors import UserError
+from spikeless.experiments.analysis.outcome import Outcome
 from spikeless.experiments.cell import MemoryMeter, outcome_at, train_cell
 from spikeless.experiments.grid import Cell
-from spikeless.experiments.outcome import Outcome
 from spikeless.loggers import Row
 from spikeless.training.interrupt import Interrupt
 

@@ -7,12 +7,12 @@ import re
 
 import pytest
 
-from spikeless.experiments.comparison import read_comparison
-from spikeless.experiments.definitions import definitions
-from spikeless.experiments.derived import derived_json
-from spikeless.experiments.learning_rates import DEFINITIONS
-from spikeless.experiments.remarks import not_helping, warnings
-from spikeless.experiments.summary import arm_rows, baseline_of, lr_rows
+from spikeless.experiments.analysis.comparison import read_comparison
+from spikeless.experiments.analysis.definitions import definitions
+from spikeless.experiments.analysis.derived import derived_json
+from spikeless.experiments.analysis.learning_rates import DEFINITIONS
+from spikeless.experiments.analysis.remarks import not_helping, warnings
+from spikeless.experiments.analysis.summary import arm_rows, baseline_of, lr_rows
 
 INF = math.inf
 

@@ -6,15 +6,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from spikeless.experiments import cells
-from spikeless.experiments.comparison import Comparison
-from spikeless.experiments.definitions import definitions
-from spikeless.experiments.figures import lines, sections
-from spikeless.experiments.learning_rates import TOLERANCE
-from spikeless.experiments.remarks import not_helping, warnings
-from spikeless.experiments.stand_in import stand_in
-from spikeless.experiments.statistics import RankCorrelation
-from spikeless.experiments.summary import ArmRow, Extreme, LrRow, Spikes, arm_rows, baseline_of, lr_rows
+from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.definitions import definitions
+from spikeless.experiments.analysis.learning_rates import TOLERANCE
+from spikeless.experiments.analysis.remarks import not_helping, warnings
+from spikeless.experiments.analysis.stand_in import stand_in
+from spikeless.experiments.analysis.statistics import RankCorrelation
+from spikeless.experiments.analysis.summary import ArmRow, Extreme, LrRow, Spikes, arm_rows, baseline_of, lr_rows
+from spikeless.experiments.presentation import wording
+from spikeless.experiments.presentation.figures import lines, sections
 from spikeless.preflight.summary import EMPTY, count, number
 from spikeless.report.page import write_page
 
@@ -53,7 +53,7 @@ def write_comparison_page(comparison: Comparison, path: Path) -> None:
     rows, rates = arm_rows(comparison), lr_rows(comparison)
     baseline = baseline_of(comparison)
     several = len(comparison.shapes) > 1
-    shapes = {shape: cells.shape(*shape) for shape in comparison.shapes}
+    shapes = {shape: wording.shape(*shape) for shape in comparison.shapes}
 
     def tables(columns: dict[str, Callable[[ArmRow], Cell | str]]) -> list[Table]:
         return [_table(list(group), columns, shapes[shape]) for shape, group in groupby(rows, lambda row: row.shape)]
@@ -64,7 +64,7 @@ def write_comparison_page(comparison: Comparison, path: Path) -> None:
         title=f"Comparison on {comparison.about.recipe}",
         sections=sections(comparison),
         about=comparison.about,
-        one_line=cells.one_line(comparison),
+        one_line=wording.one_line(comparison),
         conditions=_conditions(comparison),
         lines={line.name: line for line in lines(comparison)},
         several=several,
@@ -110,13 +110,13 @@ def _ending(row: ArmRow) -> str:
 
 def _main(baseline: str) -> dict[str, Callable[[ArmRow], Cell | str]]:
     return {
-        "best learning rate": lambda row: (number(row.best_lr), cells.edge(row)),
-        "validation loss [nats/token]": lambda row: _with_seeds(row, cells.loss(row)),
-        "perplexity": lambda row: cells.interval(row.perplexity),
-        f"difference to {baseline}, each at its best rate": lambda row: cells.difference(row.own_lr),
-        f"the same, both at {baseline}'s best rate": lambda row: cells.difference(row.same_lr),
-        "largest stable rate": cells.stable,
-        "headroom": cells.headroom,
+        "best learning rate": lambda row: (number(row.best_lr), wording.edge(row)),
+        "validation loss [nats/token]": lambda row: _with_seeds(row, wording.loss(row)),
+        "perplexity": lambda row: wording.interval(row.perplexity),
+        f"difference to {baseline}, each at its best rate": lambda row: wording.difference(row.own_lr),
+        f"the same, both at {baseline}'s best rate": lambda row: wording.difference(row.same_lr),
+        "largest stable rate": wording.stable,
+        "headroom": wording.headroom,
         "sensitivity [nats/token]": lambda row: EMPTY if row.sensitivity is None else f"{row.sensitivity:.3f}",
     }
 
@@ -137,9 +137,9 @@ def _cost() -> dict[str, Callable[[ArmRow], Cell | str]]:
         "parameters": lambda row: EMPTY if row.parameters is None else f"{row.parameters:,}",
         "FLOPs/token": lambda row: EMPTY if row.flops_per_token is None else count(round(row.flops_per_token)),
         "tokens/s, median and range": speed,
-        "tokens/s, ratio": lambda row: cells.ratio(row.speed_ratio),
-        "peak memory": lambda row: cells.memory(row.peak_memory),
-        "memory, ratio": lambda row: cells.ratio(row.memory_ratio),
+        "tokens/s, ratio": lambda row: wording.ratio(row.speed_ratio),
+        "peak memory": lambda row: wording.memory(row.peak_memory),
+        "memory, ratio": lambda row: wording.ratio(row.memory_ratio),
     }
 
 
@@ -181,7 +181,7 @@ def _scores(rows: Sequence[ArmRow]) -> dict[str, Callable[[ArmRow], Cell | str]]
         def told(row: ArmRow) -> Cell:
             if name not in row.scores:
                 return EMPTY, ""
-            value, aside = cells.mean(row.scores[name])
+            value, aside = wording.mean(row.scores[name])
             return value, ", ".join(filter(None, (aside, f"n {row.scores[name].n}")))
 
         return told
@@ -209,12 +209,12 @@ def _rate_cell(row: LrRow | None, best: float | None, baseline: str) -> tuple[st
     """The median, what stands below it, and whether it is the arm's best."""
     if row is None or row.median is None:
         return EMPTY, [], False
-    below = [cells.range_of(row.low, row.high)] if row.seeds > 1 else []
+    below = [wording.range_of(row.low, row.high)] if row.seeds > 1 else []
     below += [f"{row.failed} of {row.seeds} failed"] if row.failed else []
     if not math.isfinite(row.median):
         return "failed", below[-1:], False
     if row.test is not None:
-        value, p = cells.difference(row.test)
+        value, p = wording.difference(row.test)
         below.append(" ".join(filter(None, (f"{baseline} failed" if value == "-∞" else value, p))))
     return f"{row.median:.4f}", below, row.median == best
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spikeless.experiments.outcome import Outcome
+from spikeless.experiments.analysis.outcome import Outcome
 
 __all__ = ["DEFINITIONS", "TOLERANCE", "ArmStudy", "by_arm", "edge_warning", "study_arms"]
 

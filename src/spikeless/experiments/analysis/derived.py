@@ -3,11 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
-from spikeless.experiments.comparison import Comparison
-from spikeless.experiments.definitions import definitions
-from spikeless.experiments.remarks import not_helping, warnings
-from spikeless.experiments.stand_in import stand_in
-from spikeless.experiments.summary import arm_rows, baseline_of, lr_rows
+from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.definitions import definitions
+from spikeless.experiments.analysis.remarks import not_helping, warnings
+from spikeless.experiments.analysis.stand_in import stand_in
+from spikeless.experiments.analysis.summary import arm_rows, baseline_of, lr_rows
 
 __all__ = ["derived_json"]
 

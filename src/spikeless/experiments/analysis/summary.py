@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spikeless.experiments.comparison import Comparison
+from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.learning_rates import ArmStudy, by_arm, study_arms
+from spikeless.experiments.analysis.outcome import Outcome
+from spikeless.experiments.analysis.statistics import Interval, PairedTest, mean_interval, paired_test
 from spikeless.experiments.grid import BASELINE
-from spikeless.experiments.learning_rates import ArmStudy, by_arm, study_arms
-from spikeless.experiments.outcome import Outcome
-from spikeless.experiments.statistics import Interval, PairedTest, mean_interval, paired_test
 
 __all__ = ["TEV", "ArmRow", "Extreme", "LrRow", "Spikes", "arm_rows", "baseline_of", "lr_rows", "median"]
 

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from spikeless.errors import UserError
-from spikeless.experiments.outcome import POINTS, Curve, Outcome, SpikeCount, count_spikes, outcome_of, read_outcome
+from spikeless.experiments.analysis.outcome import (
+    POINTS,
+    Curve,
+    Outcome,
+    SpikeCount,
+    count_spikes,
+    outcome_of,
+    read_outcome,
+)
 from spikeless.files import portable
 from spikeless.report import read_run
 

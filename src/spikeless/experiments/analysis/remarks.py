@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from spikeless.experiments.cells import p_value
-from spikeless.experiments.comparison import Comparison
+from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.learning_rates import ArmStudy, by_arm, edge_warning, study_arms
+from spikeless.experiments.analysis.statistics import PairedTest, least_p
+from spikeless.experiments.analysis.summary import ArmRow, LrRow, arm_rows, baseline_of, lr_rows
 from spikeless.experiments.grid import BASELINE
-from spikeless.experiments.learning_rates import ArmStudy, by_arm, edge_warning, study_arms
-from spikeless.experiments.statistics import PairedTest, least_p
-from spikeless.experiments.summary import ArmRow, LrRow, arm_rows, baseline_of, lr_rows
+from spikeless.experiments.presentation.wording import p_value
 from spikeless.preflight.summary import number
 
 __all__ = ["COSTLY", "LEVEL", "not_helping", "place", "warnings"]

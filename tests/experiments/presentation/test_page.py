@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from spikeless.experiments.figures import lines, sections
-from spikeless.experiments.page import write_comparison_page
-from spikeless.experiments.remarks import not_helping, warnings
+from spikeless.experiments.analysis.remarks import not_helping, warnings
+from spikeless.experiments.presentation.figures import lines, sections
+from spikeless.experiments.presentation.page import write_comparison_page
 
 INF = math.inf
 
@@ -147,6 +147,11 @@ def test_what_there_is_only_sometimes(comparisons, page):
     assert "stand in" not in bare and "TEV at the end" not in bare and "stand in" in text
 
 
+def test_each_arms_best_loss_is_bold(comparisons, page):
+    html, _ = page(comparisons["whole"]())
+    assert re.findall(r"<b>(\d.*?)</b>", html) == ["3.6000", "3.5000", "3.5000"]
+
+
 def test_shapes_have_a_table_each_and_figures_over_depth(comparisons, page):
     text = words_of(page(comparisons["depths"]())[0])
     assert text.count("2 layers × 64 arm") == text.count("4 layers × 64 arm") > 3
@@ -244,9 +249,10 @@ def test_a_median_over_runs_of_which_most_failed_has_gaps(make_comparison):
     assert bands_of(plot) == [] or max(bands_of(plot)[0].y) <= 7
 
 
-def test_hidden_variance_over_the_blocks(comparisons):
-    line = line_of(figure_of(comparisons["whole"](), "At the last reading"), 0)
-    assert line.x == (0, 1, 2) and line.y == pytest.approx((0.1, 1.1, 2.1))
+@pytest.mark.parametrize(("title", "first"), [("At the last reading", 0.2), ("Before the first step", 0.1)])
+def test_hidden_variance_over_the_blocks(title, first, comparisons):
+    line = line_of(figure_of(comparisons["whole"](), title), 0)
+    assert line.x == (0, 1, 2) and line.y == pytest.approx((first, first + 1, first + 2))
 
 
 def test_one_point_a_run(comparisons):
@@ -274,6 +280,12 @@ def test_figures_over_depth(comparisons):
     assert line_of(difference, 1).y == pytest.approx((-0.1, 0.0))
     assert (line_of(stable, 1).y, line_of(stable, 1).marker.symbol) == ((1.0, 0.1), ("triangle-up", "square"))
     assert "Depth" not in sections(comparisons["whole"]()) and "Width" not in sections(comparisons["depths"]())
+
+
+def test_differences_over_depth_are_those_at_each_arms_own_rate(make_comparison):
+    baseline, mlra = {0.1: (3.0, 3.1), 1.0: (4.0, 4.1)}, {0.1: (4.0, 4.1), 1.0: (2.5, 2.6)}
+    grid = {(arm, depth): rates for depth in (2, 4) for arm, rates in (("baseline", baseline), ("mlra", mlra))}
+    assert line_of(figure_of(make_comparison(grid), "Difference to baseline"), 1).y == pytest.approx((-0.5, -0.5))
 
 
 def test_arms_keep_their_look(comparisons):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spikeless.experiments.learning_rates import by_arm
-from spikeless.experiments.outcome import Outcome
-from spikeless.experiments.statistics import RankCorrelation, rank_correlation
+from spikeless.experiments.analysis.learning_rates import by_arm
+from spikeless.experiments.analysis.outcome import Outcome
+from spikeless.experiments.analysis.statistics import RankCorrelation, rank_correlation
 
 __all__ = ["FINAL_LOSS", "READINGS", "VARIANCES", "AcrossRuns", "StandIn", "WithinRuns", "stand_in"]
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from spikeless.experiments.learning_rates import DEFINITIONS, TOLERANCE, by_arm, edge_warning, study_arms
-from spikeless.experiments.outcome import Outcome
+from spikeless.experiments.analysis.learning_rates import DEFINITIONS, TOLERANCE, by_arm, edge_warning, study_arms
+from spikeless.experiments.analysis.outcome import Outcome
 
 INF = math.inf
 

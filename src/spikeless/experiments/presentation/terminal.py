@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from spikeless.experiments import cells
-from spikeless.experiments.comparison import Comparison
-from spikeless.experiments.remarks import not_helping, warnings
-from spikeless.experiments.summary import ArmRow, arm_rows, baseline_of
+from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.remarks import not_helping, warnings
+from spikeless.experiments.analysis.summary import ArmRow, arm_rows, baseline_of
+from spikeless.experiments.presentation import wording
 from spikeless.preflight.summary import EMPTY, number
 
 __all__ = ["render"]
@@ -35,9 +35,9 @@ TITLES = (  # narrow enough for 80 columns
 
 def render(comparison: Comparison) -> Group:
     """The whole comparison in a few lines; the page has the rest."""
-    parts: list[RenderableType] = [Text(cells.one_line(comparison), style="bold")]
+    parts: list[RenderableType] = [Text(wording.one_line(comparison), style="bold")]
     for (depth, width), rows in groupby(arm_rows(comparison), key=lambda row: row.shape):
-        parts += [Text(), Text(cells.shape(depth, width), style="bold"), _table(list(rows), baseline_of(comparison))]
+        parts += [Text(), Text(wording.shape(depth, width), style="bold"), _table(list(rows), baseline_of(comparison))]
     parts += [Text.assemble(("! ", "yellow"), each) for each in warnings(comparison)]
     return Group(*parts, *_not_helping(not_helping(comparison)))
 
@@ -60,19 +60,19 @@ def _table(rows: Sequence[ArmRow], baseline: str) -> Table:
             str(row.seeds),
             _lr(row),
             _two(_loss(row)),
-            _two(cells.difference(row.own_lr, DIGITS)),
-            cells.stable(row),
-            cells.headroom(row),
+            _two(wording.difference(row.own_lr, DIGITS)),
+            wording.stable(row),
+            wording.headroom(row),
             EMPTY if row.sensitivity is None else f"{row.sensitivity:.2f}",
             str(row.spikes["loss"].count) if "loss" in row.spikes else EMPTY,
-            cells.ratio(row.speed_ratio),
+            wording.ratio(row.speed_ratio),
         ]
         table.add_row(name, *map(escape, texts))
     return table
 
 
 def _loss(row: ArmRow) -> tuple[str, str]:
-    value, aside = cells.loss(row, DIGITS)
+    value, aside = wording.loss(row, DIGITS)
     return value, "median" if row.best_failed else aside
 
 

@@ -6,8 +6,8 @@ import math
 import pytest
 
 from spikeless.errors import UserError
-from spikeless.experiments.comparison import About, Comparison, read_comparison
-from spikeless.experiments.outcome import Curve, Outcome
+from spikeless.experiments.analysis.comparison import About, Comparison, read_comparison
+from spikeless.experiments.analysis.outcome import Curve, Outcome
 
 ABOUT = About(
     recipe="r",

@@ -2,9 +2,9 @@
 
 import math
 
-from spikeless.experiments.comparison import Comparison
-from spikeless.experiments.statistics import Interval, PairedTest
-from spikeless.experiments.summary import ArmRow
+from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.statistics import Interval, PairedTest
+from spikeless.experiments.analysis.summary import ArmRow
 from spikeless.preflight.summary import EMPTY, number
 
 __all__ = [

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from spikeless.experiments.statistics import least_p, mean_interval, paired_test, rank_correlation
+from spikeless.experiments.analysis.statistics import least_p, mean_interval, paired_test, rank_correlation
 
 INF, NAN = math.inf, math.nan
 finite = st.floats(-10, 10).map(lambda value: round(value, 3))

@@ -9,7 +9,7 @@ from typing import Any
 import cattrs
 
 from spikeless.errors import UserError
-from spikeless.experiments.outcome import CONVERTER, Outcome, read_outcome
+from spikeless.experiments.analysis.outcome import CONVERTER, Outcome, read_outcome
 from spikeless.files import portable, read_json, write_text
 
 __all__ = ["About", "Comparison", "read_comparison"]

@@ -5,8 +5,8 @@ import math
 import pytest
 from scipy import stats
 
-from spikeless.experiments.outcome import Curve, Outcome
-from spikeless.experiments.stand_in import FINAL_LOSS, READINGS, VARIANCES, StandIn, stand_in
+from spikeless.experiments.analysis.outcome import Curve, Outcome
+from spikeless.experiments.analysis.stand_in import FINAL_LOSS, READINGS, VARIANCES, StandIn, stand_in
 
 INF, NAN = math.inf, math.nan
 TEV, VARIANCE = "tev/mean", "gradient_variance/exact/all"

@@ -5,8 +5,8 @@ import re
 import pytest
 from rich.console import Console
 
-from spikeless.experiments.remarks import not_helping, warnings
-from spikeless.experiments.terminal import SHOWN, render
+from spikeless.experiments.analysis.remarks import not_helping, warnings
+from spikeless.experiments.presentation.terminal import SHOWN, render
 
 INF = math.inf
 

@@ -1,9 +1,9 @@
 """What the numbers of a comparison mean, a sentence each, with the parameters of this one."""
 
-from spikeless.experiments.comparison import Comparison
-from spikeless.experiments.learning_rates import DEFINITIONS
-from spikeless.experiments.outcome import SPIKE_WIDTH
-from spikeless.experiments.statistics import ENUMERATED, FLIPS, LEVEL
+from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.learning_rates import DEFINITIONS
+from spikeless.experiments.analysis.outcome import SPIKE_WIDTH
+from spikeless.experiments.analysis.statistics import ENUMERATED, FLIPS, LEVEL
 
 __all__ = ["definitions"]
 

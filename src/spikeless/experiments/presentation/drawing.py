@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from spikeless.experiments.outcome import Curve
+from spikeless.experiments.analysis.outcome import Curve
 from spikeless.preflight.summary import number
 from spikeless.report.style import Figure, Line, figure
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from spikeless.experiments import cells
-from spikeless.experiments.comparison import Comparison
-from spikeless.experiments.drawing import Points, Runs, against, over_steps, scatter, ticks_at
-from spikeless.experiments.learning_rates import TOLERANCE
-from spikeless.experiments.outcome import Outcome
-from spikeless.experiments.stand_in import FINAL_LOSS, _point
-from spikeless.experiments.summary import ArmRow, arm_rows, baseline_of, median
+from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.learning_rates import TOLERANCE
+from spikeless.experiments.analysis.outcome import Outcome
+from spikeless.experiments.analysis.stand_in import FINAL_LOSS, _point
+from spikeless.experiments.analysis.summary import ArmRow, arm_rows, baseline_of, median
+from spikeless.experiments.presentation import wording
+from spikeless.experiments.presentation.drawing import Points, Runs, against, over_steps, scatter, ticks_at
 from spikeless.preflight.summary import number
 from spikeless.report.style import Figure, Line, figure
 
@@ -86,7 +86,7 @@ class _Grid:
 
     def title(self, text: str, shape: Shape) -> str:
         """A figure's title, with the shape where there are several."""
-        return text if len(self.comparison.shapes) == 1 else f"{text}, {cells.shape(*shape)}"
+        return text if len(self.comparison.shapes) == 1 else f"{text}, {wording.shape(*shape)}"
 
 
 def final_loss(grid: _Grid, shape: Shape) -> Figure | None:
@@ -120,7 +120,7 @@ def largest_stable(grid: _Grid, shape: Shape) -> Figure | None:
             x=[row.largest_stable_lr or lrs[0]],
             y=[place],
             mode="text" if none else "markers+text",
-            text=["none" if none else f"  {cells.stable(row)}"],
+            text=["none" if none else f"  {wording.stable(row)}"],
             textposition="middle right",
             marker={"symbol": "triangle-right" if row.stable_censored else line.marker, "size": 11},
             hoverinfo="skip",

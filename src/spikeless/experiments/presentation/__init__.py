@@ -1,0 +1,1 @@
+"""A comparison to be looked at: terminal, figures, page."""
