@@ -10,6 +10,8 @@ are fixed before any of the models is trained. What is decided from measurements
 constants) is decided on the "tuning" half; the "untouched" half then tests it.
 """
 
+import itertools
+import math
 import re
 import statistics
 import sys
@@ -21,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
@@ -452,12 +455,22 @@ def evaluate_command(out: Out) -> None:
         key: {name: each["quantities"].get(key) for name, each in scores.items()}
         for key in next(iter(scores.values()))["quantities"]
     }
+    sizes = {each.name: each for each in CONFIGURATIONS}
+    quantities |= {
+        "log10_width": {name: math.log10(each.width) for name, each in sizes.items()},
+        "log10_layers": {name: math.log10(each.num_layers) for name, each in sizes.items()},
+    }
     evaluation = {
+        "selected": _selected(rows, quantities),
         "largest_stable_lr": {
             half: {key: _agreement(rows, values, half) for key, values in quantities.items()}
             for half in (*HALVES, "all")
         },
         "configurations": rows,
+    }
+    evaluation |= {
+        target: {half: _agreement(rows, quantities["score"], half, target) for half in (*HALVES, "all")}
+        for target in ("best_lr", "best_loss", "sensitivity")
     }
     write_json(out / "evaluation.json", portable(evaluation))
     console = Console(highlight=False, width=110)
@@ -480,15 +493,61 @@ def _cells(data: str, runs: Path) -> tuple[dict[Path, str], list[Cell]]:
     return names, resolved(cells, "fp32", vocabulary)
 
 
+def _selected(rows: Sequence[Mapping[str, Any]], quantities: Mapping[str, Mapping[str, float | None]]) -> Any:
+    """The quantity, and the pair, that predict the tuning half best, and how they do on the untouched one.
+
+    A pair predicts by least squares of log10 of the rate on both, each as its rank in the tuning half's order or, for
+    another half, between those; it is chosen by the rank correlation of leave-one-out predictions.
+    """
+    tuning, untouched = ([row for row in rows if row["half"] == half] for half in HALVES)
+    known = {
+        key: values
+        for key, values in quantities.items()
+        if all(isinstance(values[row["name"]], int | float) and math.isfinite(values[row["name"]] or 0) for row in rows)
+    }
+
+    def matrix(keys: Sequence[str], of: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        columns = []
+        for key in keys:
+            own = np.sort([float(known[key][row["name"]] or 0) for row in tuning])
+            columns.append(np.searchsorted(own, [float(known[key][row["name"]] or 0) for row in of], side="left"))
+        return np.column_stack([*columns, np.ones(len(of))]).astype(float)
+
+    def rates(of: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        return np.log10([row["largest_stable_lr"] for row in of])
+
+    def left_out(keys: Sequence[str]) -> float:
+        x, y = matrix(keys, tuning), rates(tuning)
+        others = [[other for other in range(len(y)) if other != each] for each in range(len(y))]
+        predicted = [x[each] @ np.linalg.lstsq(x[rest], y[rest], rcond=None)[0] for each, rest in enumerate(others)]
+        value = rank_correlation(predicted, list(y), resamples=0).value
+        return value if math.isfinite(value) else -1.0
+
+    found = {}
+    for count in (1, 2):
+        best = max(itertools.combinations(known, count), key=left_out)
+        fit = np.linalg.lstsq(matrix(best, tuning), rates(tuning), rcond=None)[0]
+        predicted = list(matrix(best, untouched) @ fit)
+        found[f"{count}"] = {
+            "quantities": best,
+            "tuning_left_out": left_out(best),
+            "untouched": {kind: asdict(rank_correlation(predicted, list(rates(untouched)), kind)) for kind in KINDS},
+        }
+    return found
+
+
 def _agreement(
-    rows: Sequence[Mapping[str, Any]], values: Mapping[str, float | None], half: str
+    rows: Sequence[Mapping[str, Any]],
+    values: Mapping[str, float | None],
+    half: str,
+    target: str = "largest_stable_lr",
 ) -> dict[str, Any] | None:
-    """Rank correlations of a quantity with the largest stable learning rate; None if one lacks the quantity."""
-    of_half = [row for row in rows if half in ("all", row["half"]) and row["largest_stable_lr"] is not None]
+    """Rank correlations of a quantity with what was measured; None if one lacks the quantity."""
+    of_half = [row for row in rows if half in ("all", row["half"]) and row[target] is not None]
     x = [values[row["name"]] for row in of_half]
     if any(each is None for each in x):
         return None
-    y = [row["largest_stable_lr"] for row in of_half]
+    y = [row[target] for row in of_half]
     found = {kind: rank_correlation([float(each or 0) for each in x], y, kind) for kind in KINDS}
     return {kind: asdict(each) for kind, each in found.items()}
 

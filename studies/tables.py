@@ -190,6 +190,30 @@ def prediction(file: Path) -> list[Row]:
     return rows
 
 
+def selected(file: Path) -> list[Row]:
+    """What predicts the tuning half best, and how it does on the untouched one."""
+    rows: list[Row] = [("chosen on the tuning half", "ρ there, left out", "ρ untouched", "τ-b untouched")]
+    for each in read_json(file, "selected")["selected"].values():
+        cells = (
+            f"{each['untouched'][kind]['value']:+.2f} "
+            f"[{each['untouched'][kind]['low']:+.2f}, {each['untouched'][kind]['high']:+.2f}]"
+            for kind in ("spearman", "kendall")
+        )
+        names = " and ".join(f"`{name}`" for name in each["quantities"])
+        rows.append((names, f"{each['tuning_left_out']:+.2f}", *cells))
+    return rows
+
+
+def targets(file: Path) -> list[Row]:
+    """Rank correlation of the score with what else was measured."""
+    found = read_json(file, "best_loss")
+    rows: list[Row] = [("Spearman ρ of the score with", "tuning", "untouched", "all")]
+    for key, name in (("best_loss", "best loss"), ("best_lr", "best rate"), ("sensitivity", "lr sensitivity")):
+        values = (found[key][half]["spearman"] for half in ("tuning", "untouched", "all"))
+        rows.append((name, *(f"{each['value']:+.2f} [{each['low']:+.2f}, {each['high']:+.2f}]" for each in values)))
+    return rows
+
+
 def predicted(file: Path) -> list[Row]:
     """Every configuration by its score, and what was measured of it."""
     rows: list[Row] = [("configuration", "half", "score", "largest stable lr", "best lr", "best loss [nats/token]")]
@@ -229,7 +253,20 @@ def headline(file: Path) -> list[Row]:
 
 TABLES: Mapping[str, Callable[..., list[Row]]] = {
     each.__name__: each
-    for each in (arms, rates, depths, versus, proxy, scores, prediction, predicted, quantities, headline)
+    for each in (
+        arms,
+        rates,
+        depths,
+        versus,
+        proxy,
+        scores,
+        prediction,
+        selected,
+        targets,
+        predicted,
+        quantities,
+        headline,
+    )
 }
 
 
