@@ -125,7 +125,8 @@ def compare(
 
         grid["reading_seconds"] = grid["reading_seconds"] or reading_seconds(cells[0].run)
         if todo:
-            pace = measure_pace(todo, jobs)
+            begun = grid["jobs"] if grid["seconds"] else None  # so that a resumed grid has the same bits
+            pace = measure_pace(todo, jobs if jobs is not None else begun)
             if watch:
                 watch.begin(todo, [cell for cell in cells if is_done(cell)], pace)
             started = time.perf_counter()

@@ -15,7 +15,8 @@ TOLERANCE = 0.2
 DEFINITIONS = {
     "largest stable learning rate": (
         "the largest rate of the grid whose median final validation loss over seeds is within "
-        f"{TOLERANCE} nats of the arm's best, with all seeds finite; at the grid's top it is a lower bound"
+        f"{TOLERANCE} nats of the arm's best, with all seeds finite; at the grid's top it is a lower bound, "
+        "and an arm that is equally bad everywhere is stable everywhere"
     ),
     "headroom": (
         "an arm's largest stable learning rate divided by that of the baseline of the same depth and width; "

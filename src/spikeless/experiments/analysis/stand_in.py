@@ -9,7 +9,7 @@ from spikeless.experiments.analysis.learning_rates import by_arm
 from spikeless.experiments.analysis.outcome import Outcome
 from spikeless.experiments.analysis.statistics import RankCorrelation, rank_correlation
 
-__all__ = ["FINAL_LOSS", "READINGS", "VARIANCES", "AcrossRuns", "StandIn", "WithinRuns", "stand_in"]
+__all__ = ["FINAL_LOSS", "READINGS", "VARIANCES", "AcrossRuns", "StandIn", "WithinRuns", "point", "stand_in"]
 
 READINGS = ("tev/mean", "tev/std", "tev/effective_mean", "tev/relative")
 """What may stand in."""
@@ -118,12 +118,12 @@ def _across_steps(x: Mapping[int, float], y: Mapping[int, float]) -> float:
 
 
 def _across(outcomes: Sequence[Outcome], reading: str, against: str) -> AcrossRuns | None:
-    having = [run for run in outcomes if not np.isnan(_point(run, reading)) and not np.isnan(_point(run, against))]
+    having = [run for run in outcomes if not np.isnan(point(run, reading)) and not np.isnan(point(run, against))]
     if not having:
         return None
 
     def correlation(runs: Sequence[Outcome], resamples: int = 2000) -> RankCorrelation:
-        x, y = [_point(run, reading) for run in runs], [_point(run, against) for run in runs]
+        x, y = [point(run, reading) for run in runs], [point(run, against) for run in runs]
         return rank_correlation(x, y, resamples=resamples)
 
     arms = [correlation(runs, resamples=0).value for runs in by_arm(having).values()]
@@ -137,7 +137,7 @@ def _across(outcomes: Sequence[Outcome], reading: str, against: str) -> AcrossRu
     )
 
 
-def _point(outcome: Outcome, key: str) -> float:
+def point(outcome: Outcome, key: str) -> float:
     """What a quantity is in a run as a whole; NaN where nothing was logged."""
     if key == FINAL_LOSS:
         return outcome.final_loss if np.isfinite(outcome.final_loss) else np.inf

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from spikeless.experiments.analysis.comparison import Comparison
 from spikeless.experiments.analysis.learning_rates import TOLERANCE
 from spikeless.experiments.analysis.outcome import Outcome
-from spikeless.experiments.analysis.stand_in import FINAL_LOSS, _point
+from spikeless.experiments.analysis.stand_in import FINAL_LOSS, point
 from spikeless.experiments.analysis.summary import ArmRow, arm_rows, baseline_of, median
 from spikeless.experiments.presentation import wording
 from spikeless.experiments.presentation.drawing import Points, Runs, against, over_steps, scatter, ticks_at
@@ -223,7 +223,7 @@ def stand_ins(grid: _Grid) -> list[Figure | None]:
 
     def points(x: str, y: str) -> dict[Line, list[tuple[float, float, str]]]:
         runs = {line: [run for run in grid.comparison.select(arm=line.name) if run.ended] for line in grid.lines}
-        return {line: [(_point(run, x), _point(run, y), run.run) for run in own] for line, own in runs.items()}
+        return {line: [(point(run, x), point(run, y), run.run) for run in own] for line, own in runs.items()}
 
     variance = "gradient variance [dimensionless]"
     return [
