@@ -388,7 +388,8 @@ def measure_command(
     for cell in cells:
         refuse_other(cell)
     first = [cell for cell in cells if cell.run.seed == SEEDS[0]]
-    _train([cell for cell in first if not is_done(cell)], jobs, console)
+    if not _train([cell for cell in first if not is_done(cell)], jobs, console):
+        raise typer.Exit(0)
     losses = {cell.folder: outcome_at(cell).final_loss for cell in first}
     best = {name: min(loss for folder, loss in losses.items() if names[folder] == name) for name in set(names.values())}
     near = {
@@ -397,25 +398,22 @@ def measure_command(
         if losses[cell.folder] <= best[names[cell.folder]] + NEAR
     }
     cells = [cell for cell in cells if cell.folder in losses or (names[cell.folder], cell.run.optim.lr) in near]
-    _train([cell for cell in cells if not is_done(cell)], jobs, console)
-    outcomes = [replace(outcome_at(cell), arm=names[cell.folder], curves={}) for cell in cells]
+    whole = _train([cell for cell in cells if not is_done(cell)], jobs, console)
+    outcomes = [replace(outcome_at(cell), arm=names[cell.folder], curves={}) for cell in cells if is_done(cell)]
     about = {
         "date": datetime.now(UTC).date().isoformat(),
-        "environment": describe_environment(torch.device("cpu")),
+        "environment": read_json(cells[0].folder / "environment.json"),
         "data": _without_folders(data),
         "learning_rates": LEARNING_RATES,
         "seeds": SEEDS,
         "near": NEAR,
+        "whole": whole,
     }
     write_json(out / "measured.json", portable({**about, "runs": [each.to_json() for each in outcomes]}))
 
 
-def _train(todo: Sequence[Cell], jobs: int, console: Console) -> None:
-    """Train cells; what was interrupted goes on with the same command.
-
-    Raises:
-        typer.Exit: it was interrupted.
-    """
+def _train(todo: Sequence[Cell], jobs: int, console: Console) -> bool:
+    """Train cells; False if it was interrupted."""
     with _progress(console) as progress:
         task = progress.add_task("runs", total=len(todo))
 
@@ -424,9 +422,10 @@ def _train(todo: Sequence[Cell], jobs: int, console: Console) -> None:
                 progress.advance(task)
                 console.print(f"{event.cell.folder.name}: {event.outcome.final_val_loss}", markup=False)
 
-        if not train_cells(todo, jobs, 1, tell):
-            console.print("interrupted; the same command goes on")
-            raise typer.Exit(0)
+        whole = train_cells(todo, jobs, 1, tell)
+    if not whole:
+        console.print("interrupted; the same command goes on")
+    return whole
 
 
 @app.command("evaluate")
