@@ -48,7 +48,7 @@ PICTURES = (
     Picture(
         file=ROOT / "docs" / "figures" / "tev-mlra.png",
         comparison="2026-11-21-tev-mlra",
-        titles=("Final validation loss against depth", "Raw TEV μ against depth"),
+        titles=("Final validation loss", "Difference to baseline"),
         height=520,
     ),
 )
