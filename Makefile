@@ -41,6 +41,7 @@ bench: setup
 	$(BIN)/python benchmarks/tokenising.py
 	$(BIN)/python benchmarks/tev_cost.py
 	$(BIN)/python benchmarks/audit_cost.py
+	$(BIN)/python benchmarks/grid_overhead.py
 	$(BIN)/python benchmarks/training_speed.py
 
 clean:

@@ -113,6 +113,7 @@ def compare(
         for cell in cells:
             refuse_other(cell)
         grid["seeds"] = max(cell.run.seed for cell in cells) - first.seed + 1
+        grid["reading_seconds"] = grid["reading_seconds"] or reading_seconds(cells[0].run)
         write_json(path / GRID, grid)
         todo = [cell for cell in cells if not is_done(cell)]
         crashed: dict[str, Outcome] = {}
@@ -123,7 +124,6 @@ def compare(
             if watch:
                 watch.tell(event)
 
-        grid["reading_seconds"] = grid["reading_seconds"] or reading_seconds(cells[0].run)
         if todo:
             begun = grid["jobs"] if grid["seconds"] else None  # so that a resumed grid has the same bits
             pace = measure_pace(todo, jobs if jobs is not None else begun)
