@@ -90,9 +90,9 @@ def test_a_step_is_timed_and_the_session_left_as_it_was(cells):
     assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), before)
 
 
-def test_every_diagnostic_is_timed(cells):
+def test_every_diagnostic_that_reads_something_at_the_start_is_timed(cells):
     run = cells[0].run
     seconds = reading_seconds(run)
-    assert set(seconds) == set(run.metrics.diagnostics)
+    assert set(run.metrics.diagnostics) - set(seconds) == {"update_norm", "gradient_variance_free"}
     assert all(0 < each < 10 for each in seconds.values())
-    assert seconds["gradient_variance_exact"] > seconds["update_norm"], "four passes against nothing"
+    assert seconds["gradient_variance_exact"] > seconds["hidden_variance"], "four passes against one"

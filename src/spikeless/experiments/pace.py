@@ -90,7 +90,9 @@ def measure_pace(cells: Sequence[Cell], jobs: int | None = None) -> Pace:
 
 
 def reading_seconds(run: RunConfig) -> dict[str, float]:
-    """Time of one reading of each of the run's diagnostics, at the initial weights on random tokens [s].
+    """Time of one reading of each of the run's diagnostics, at the initial weights on random tokens, one thread [s].
+
+    Those that have nothing to read before the first step are left out.
 
     Args:
         run: with its vocabulary and precision resolved.
@@ -106,12 +108,18 @@ def reading_seconds(run: RunConfig) -> dict[str, float]:
     state = TrainState(model, run.optim.build(model.named_parameters()), device)
     snapshot = state.snapshot(run.data.sequence_length, closures, lambda: batches[0])
     found = {name: find("diagnostics", name) for name in run.metrics.diagnostics}
-    return {name: _least_seconds(lambda read=read: read(snapshot)) for name, read in found.items()}
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        read = {name: each for name, each in found.items() if each(snapshot)}
+        return {name: _least_seconds(lambda each=each: each(snapshot)) for name, each in read.items()}
+    finally:
+        torch.set_num_threads(before)
 
 
 def _least_seconds(work: Callable[[], object]) -> float:
     best = float("inf")
-    for _ in range(3):  # the first one warms up; the least disturbed one counts
+    for _ in range(3):  # the least disturbed one counts
         started = time.perf_counter()
         work()
         best = min(best, time.perf_counter() - started)

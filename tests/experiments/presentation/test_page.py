@@ -294,3 +294,10 @@ def test_arms_keep_their_look(comparisons):
     for figures in sections(comparisons["whole"]()).values():
         for line in (line for each in figures for line in each.plot.data):
             assert line.meta["color"] == looks[line.meta["arm"]].color
+
+
+def test_the_page_says_how_much_dearer_the_exact_variance_is(comparisons, page):
+    whole = comparisons["whole"]()
+    timed = dataclasses.replace(whole.about, reading_seconds={"tev": 0.002, "gradient_variance_exact": 0.25})
+    assert "takes 125 times as long" in words_of(page(dataclasses.replace(whole, about=timed))[0])
+    assert "times as long" not in words_of(page(whole)[0])

@@ -219,14 +219,16 @@ def _rate_cell(row: LrRow | None, best: float | None, baseline: str) -> tuple[st
     return f"{row.median:.4f}", below, row.median == best
 
 
-def _stand_ins(comparison: Comparison) -> dict[str, list[list[str]]]:
-    """Correlations within and across runs, as tables."""
-    found = stand_in(comparison.outcomes)
+def _stand_ins(comparison: Comparison) -> dict[str, Any]:
+    """Correlations within and across runs, as tables, and how much dearer the exact gradient variance is."""
+    found, seconds = stand_in(comparison.outcomes), comparison.about.reading_seconds
+    tev, exact = seconds.get("tev"), seconds.get("gradient_variance_exact")
 
     def across(each: RankCorrelation) -> str:
         return _interval(each.value, each.low, each.high)
 
     return {
+        "dearer": f"{exact / tev:,.0f}" if tev and exact else "",
         "within": [
             [
                 NAMES[each.reading],
