@@ -39,7 +39,8 @@ from spikeless.experiments.analysis.outcome import read_outcome
 from spikeless.experiments.analysis.statistics import Kind, rank_correlation
 from spikeless.experiments.cell import is_done, outcome_at, refuse_other
 from spikeless.experiments.grid import Cell, resolved
-from spikeless.experiments.workers import Event, train_cells
+from spikeless.experiments.task import Event
+from spikeless.experiments.workers import train_cells
 from spikeless.files import content_hash, portable, read_json, write_json
 from spikeless.preflight.measurements import Measurements, SubLayerReading
 from spikeless.preflight.quantities import QUANTITIES

@@ -10,7 +10,7 @@ import pytest
 from spikeless.config import replace_at
 from spikeless.experiments.analysis.comparison import About, Comparison
 from spikeless.experiments.analysis.outcome import Curve, Outcome, SpikeCount
-from spikeless.experiments.workers import Event
+from spikeless.experiments.task import Event
 from spikeless.run import RunConfig
 
 
@@ -44,6 +44,9 @@ class Watch:
 
     def begin(self, cells, kept, pace) -> None:
         self.todo, self.kept = [cell.folder.name for cell in cells], [cell.folder.name for cell in kept]
+
+    def begin_scoring(self, cells) -> None:
+        self.scored = [cell.folder.name for cell in cells]
 
     def tell(self, event: Event) -> None:
         self.events.append(event)

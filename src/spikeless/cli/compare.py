@@ -19,7 +19,7 @@ from spikeless.experiments.compare import REPORT
 from spikeless.experiments.grid import Cell, parse_numbers
 from spikeless.experiments.pace import Pace
 from spikeless.experiments.presentation.terminal import render
-from spikeless.experiments.workers import Event
+from spikeless.experiments.task import Event
 
 __all__ = ["compare"]
 
@@ -100,6 +100,7 @@ class _Live:
         self._pace: Pace | None = None
         self._tasks: dict[str, TaskID] = {}
         self._whole: TaskID | None = None
+        self._scoring: TaskID | None = None
         self._runs = self._ended = 0
 
     def __enter__(self) -> "_Live":
@@ -124,8 +125,16 @@ class _Live:
             "all runs", total=sum(map(pace.seconds, cells)), numbers=f"0/{len(cells)}"
         )
 
+    def begin_scoring(self, cells: Sequence[Cell]) -> None:
+        """A bar for the scores."""
+        self._scoring = self._progress.add_task("scoring", total=len(cells), numbers="each arm's best runs")
+
     def tell(self, event: Event) -> None:
         """Show news of a run."""
+        if self._scoring is not None:
+            if event.scores is not None:
+                self._progress.advance(self._scoring)
+            return
         assert self._pace is not None and self._whole is not None
         cell, name = event.cell, event.cell.folder.name
         if name not in self._tasks:

@@ -2,12 +2,14 @@
 
 import contextlib
 import ctypes
+import functools
 import gc
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spikeless.data import PreparedData, prepare
 from spikeless.errors import UnhealthyRun, UserError
 from spikeless.experiments.analysis.outcome import Outcome, outcome_of
 from spikeless.experiments.grid import Cell, config_hash, hash_of
@@ -77,10 +79,16 @@ def train_cell(cell: Cell, meter: MemoryMeter, loggers: Sequence[Logger] = ()) -
     started = time.perf_counter()
     meter.reset()
     with contextlib.suppress(UnhealthyRun):  # its status says so
-        train(cell.run, cell.folder, resume=True, loggers=loggers, report=False)
+        data = _prepared(cell.run.data.spec, cell.run.data.tokenizer, cell.run.data.validation_fraction)
+        train(cell.run, cell.folder, resume=True, loggers=loggers, report=False, data=data)
     seconds = _cost(cell).get("seconds", 0.0) + time.perf_counter() - started
     write_json(cell.folder / COST, {"seconds": seconds, "peak_memory": meter.peak()})
     return outcome_at(cell)
+
+
+@functools.lru_cache(1)  # the same for all cells of a grid
+def _prepared(spec: str, tokenizer: str, validation_fraction: float) -> PreparedData:
+    return prepare(spec, tokenizer, validation_fraction=validation_fraction)
 
 
 def outcome_at(cell: Cell, **known: Any) -> Outcome:

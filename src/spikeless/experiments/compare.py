@@ -19,8 +19,9 @@ from spikeless.experiments.cell import is_done, outcome_at, refuse_other
 from spikeless.experiments.grid import BASELINE, Axes, Cell, over_seeds, plan, resolved
 from spikeless.experiments.pace import Pace, measure_pace, reading_seconds
 from spikeless.experiments.presentation.page import write_comparison_page
-from spikeless.experiments.scoring import score_best
-from spikeless.experiments.workers import Event, train_cells
+from spikeless.experiments.scoring import scorings
+from spikeless.experiments.task import Event, Training
+from spikeless.experiments.workers import Workers
 from spikeless.files import locked, read_json, write_json
 from spikeless.run import RunConfig
 from spikeless.training.build import build_model, fill_vocabulary
@@ -42,6 +43,10 @@ class Watch(Protocol):
 
     def begin(self, cells: Sequence[Cell], kept: Sequence[Cell], pace: Pace) -> None:
         """The cells to train now, those that are done already, and how fast it will go."""
+        ...
+
+    def begin_scoring(self, cells: Sequence[Cell]) -> None:
+        """The trained cells to score now."""
         ...
 
     def tell(self, event: Event) -> None:
@@ -117,28 +122,40 @@ def compare(
         write_json(path / GRID, grid)
         todo = [cell for cell in cells if not is_done(cell)]
         crashed: dict[str, Outcome] = {}
+        scores: dict[str, dict[str, float]] = {}
 
         def tell(event: Event) -> None:
             if event.outcome and event.outcome.state == "crashed":
                 crashed[event.cell.folder.name] = event.outcome
+            if event.scores:
+                scores[event.cell.folder.name] = event.scores
             if watch:
                 watch.tell(event)
 
         if todo:
             begun = grid["jobs"] if grid["seconds"] else None  # so that a resumed grid has the same bits
             pace = measure_pace(todo, jobs if jobs is not None else begun)
+            grid |= {"jobs": pace.jobs, "threads": pace.threads}
             if watch:
                 watch.begin(todo, [cell for cell in cells if is_done(cell)], pace)
-            started = time.perf_counter()
-            try:
-                train_cells(todo, pace.jobs, pace.threads, tell)
-            finally:
-                grid["seconds"] += time.perf_counter() - started
-                grid |= {"jobs": pace.jobs, "threads": pace.threads}
-                write_json(path / GRID, grid)
-        comparison = _gather(cells, crashed, first, grid, assignments, command)
-        if all(each.ended for each in comparison.outcomes):
-            comparison = score_best(comparison, path, first, lambada)
+        with Workers(grid["jobs"], grid["threads"]) as workers:
+            if todo:
+                started = time.perf_counter()
+                try:
+                    workers.run([Training(cell=cell) for cell in todo], tell)
+                finally:
+                    grid["seconds"] += time.perf_counter() - started
+                    write_json(path / GRID, grid)
+            comparison = _gather(cells, crashed, first, grid, assignments, command)
+            if all(each.ended for each in comparison.outcomes):
+                tasks = scorings(comparison, cells, first, lambada)
+                scores |= {task.cell.folder.name: known for task in tasks if (known := task.known()) is not None}
+                unknown = [task for task in tasks if task.cell.folder.name not in scores]
+                if unknown and watch:
+                    watch.begin_scoring([task.cell for task in unknown])
+                workers.run(unknown, tell)
+        outcomes = tuple(replace(each, scores=scores.get(each.run, each.scores)) for each in comparison.outcomes)
+        comparison = replace(comparison, outcomes=outcomes)
         comparison.write(path / COMPARISON, derived_json(comparison))
         write_comparison_page(comparison, path / REPORT)
     return comparison

@@ -1,8 +1,8 @@
 """Final checkpoints of a grid, scored as `spikeless eval` does: perplexity, bits per byte, LAMBADA."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from spikeless.config import parse_calls
 from spikeless.data import parse_corpus
@@ -13,15 +13,19 @@ from spikeless.evaluation import LambadaExample, evaluate_lambada, evaluate_perp
 from spikeless.experiments.analysis.comparison import Comparison
 from spikeless.experiments.analysis.learning_rates import study_arms
 from spikeless.experiments.analysis.outcome import Outcome
+from spikeless.experiments.cell import MemoryMeter
+from spikeless.experiments.grid import Cell
+from spikeless.experiments.task import Event
 from spikeless.files import content_hash, portable, read_json, write_json
+from spikeless.loggers import Logger
 from spikeless.run import RunConfig
 from spikeless.training.environment import resolve_device
 
-__all__ = ["best_outcomes", "score_best"]
+__all__ = ["Scoring", "best_outcomes", "scorings"]
 
 SCORES = "scores.json"
-CHARACTERS_PER_TOKEN = 4
-"""So much validation text is read for each token that the run's own evaluation takes."""
+CHARACTERS_PER_TOKEN = 2
+"""So much validation text is scored for each token of the run's own evaluation, so that it costs no more than that."""
 
 
 def best_outcomes(comparison: Comparison) -> list[Outcome]:
@@ -34,53 +38,89 @@ def best_outcomes(comparison: Comparison) -> list[Outcome]:
     ]
 
 
-def score_best(
-    comparison: Comparison, folder: Path, run: RunConfig, lambada: Sequence[LambadaExample] = ()
-) -> Comparison:
-    """The comparison with scores of the runs at each arm's best learning rate; known ones are not computed again.
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """Score the final checkpoint of a cell.
 
-    Scored are perplexity and bits per byte of the first validation text, documents each by itself, and LAMBADA.
+    Attributes:
+        cell: trained.
+        text: documents, each scored by itself.
+        lambada: passages; none if empty.
+        trusted: modules outside the package whose parts the run may name.
+    """
+
+    cell: Cell
+    text: tuple[str, ...]
+    lambada: tuple[LambadaExample, ...]
+    trusted: frozenset[str]
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """By part that is asked for, the hash of its texts: scores of others are not these."""
+        keys = {"text": content_hash(*self.text)} if self.text else {}
+        if self.lambada:
+            keys["lambada"] = content_hash(*(part for each in self.lambada for part in (each.context, each.target)))
+        return keys
+
+    def known(self) -> dict[str, float] | None:
+        """The scores if they were computed before, with those that were asked for earlier."""
+        parts = self._parts()
+        if any(part not in parts or parts[part]["key"] != key for part, key in self.keys.items()):
+            return None
+        return {name: float(value) for part in parts.values() for name, value in part["scores"].items()}
+
+    def do(self, meter: MemoryMeter, rows: Logger) -> Event:
+        """Compute the scores and keep them in the run folder.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        subject = load_subject(self.cell.folder, device=resolve_device(self.cell.run.device), trusted=self.trusted)
+        found: dict[str, dict[str, float]] = {}
+        if self.text:
+            text = evaluate_perplexity(subject, self.text)
+            found["text"] = {"perplexity": text.perplexity, "bits_per_byte": text.bits_per_byte}
+        if self.lambada:
+            words = evaluate_lambada(subject, self.lambada)
+            found["lambada"] = {"lambada_perplexity": words.perplexity, "lambada_accuracy": words.accuracy}
+        parts = {part: {"key": key, "scores": portable(found[part])} for part, key in self.keys.items()}
+        write_json(self.cell.folder / SCORES, {"parts": self._parts() | parts})
+        return Event(cell=self.cell, scores=self.known())
+
+    def _parts(self) -> dict[str, Any]:
+        """What stands in the run folder."""
+        path = self.cell.folder / SCORES
+        return read_json(path).get("parts", {}) if path.exists() else {}
+
+    def left(self) -> Event:
+        """No scores."""
+        return Event(cell=self.cell, scores={})
+
+    def lost(self, message: str) -> Event:
+        """No scores."""
+        return Event(cell=self.cell, scores={})
+
+
+def scorings(
+    comparison: Comparison, cells: Sequence[Cell], run: RunConfig, lambada: Sequence[LambadaExample] = ()
+) -> list[Scoring]:
+    """What is to be scored: the runs at each arm's best learning rate, on the first validation text and on LAMBADA.
 
     Args:
-        comparison: without scores.
-        folder: the grid's.
-        run: tells the data, how much of it, and the device.
+        comparison: of the cells, whole.
+        cells: of the grid.
+        run: tells the data, and how much of it.
         lambada: passages; none if empty.
-
-    Raises:
-        UserError: a checkpoint is damaged.
     """
     wanted = {each.run for each in best_outcomes(comparison)}
-    if not wanted:
-        return comparison
-    text = list(_head(_documents(run), CHARACTERS_PER_TOKEN * run.evaluation.tokens))
+    text = tuple(_head(_documents(run), CHARACTERS_PER_TOKEN * run.evaluation.tokens)) if wanted else ()
     techniques = [call.name for arm in comparison.arms for call in parse_calls(arm)]
-    trusted = {name.partition(":")[0] for name in techniques if ":" in name}  # the user has named them
-    outcomes = [
-        replace(each, scores=_scores(folder / each.run, run, text, lambada, trusted)) if each.run in wanted else each
-        for each in comparison.outcomes
+    trusted = frozenset(name.partition(":")[0] for name in techniques if ":" in name)  # the user has named them
+    return [
+        Scoring(cell=cell, text=text, lambada=tuple(lambada), trusted=trusted)
+        for cell in cells
+        if cell.folder.name in wanted
     ]
-    return replace(comparison, outcomes=tuple(outcomes))
-
-
-def _scores(
-    folder: Path, run: RunConfig, text: Sequence[str], lambada: Sequence[LambadaExample], trusted: Collection[str]
-) -> dict[str, float]:
-    key = content_hash(*text, "LAMBADA", *(part for each in lambada for part in (each.context, each.target)))
-    if (folder / SCORES).exists():
-        known = read_json(folder / SCORES, "key", "scores")
-        if known["key"] == key:
-            return {name: float(value) for name, value in known["scores"].items()}
-    subject = load_subject(folder, device=resolve_device(run.device), trusted=trusted)
-    scores: dict[str, float] = {}
-    if text:
-        found = evaluate_perplexity(subject, text)
-        scores |= {"perplexity": found.perplexity, "bits_per_byte": found.bits_per_byte}
-    if lambada:
-        words = evaluate_lambada(subject, lambada)
-        scores |= {"lambada_perplexity": words.perplexity, "lambada_accuracy": words.accuracy}
-    write_json(folder / SCORES, {"key": key, "scores": portable(scores)})
-    return scores
 
 
 def _documents(run: RunConfig) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Persistent worker processes that train the cells of a grid.
+"""Persistent worker processes that train and score the cells of a grid.
 
-Each imports torch once and computes with a fixed number of threads. A worker that dies takes its cell with it and
+Each imports torch once and computes with a fixed number of threads. A worker that dies takes its task with it and
 nothing else; workers whose parent dies end by themselves.
 """
 
@@ -10,20 +10,19 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 
 from spikeless.errors import UserError
-from spikeless.experiments.analysis.outcome import Outcome
-from spikeless.experiments.cell import MemoryMeter, outcome_at, train_cell
+from spikeless.experiments.cell import MemoryMeter
 from spikeless.experiments.grid import Cell
+from spikeless.experiments.task import Event, Task, Training
 from spikeless.loggers import Row
 from spikeless.training.interrupt import Interrupt
 
-__all__ = ["Event", "train_cells"]
+__all__ = ["Workers", "train_cells"]
 
 SECONDS_BETWEEN_ROWS = 0.5
 PATIENCE = 0.5
@@ -32,15 +31,6 @@ NO_START = (
     "a worker process could not start, its own message is above; a script calls compare under "
     '`if __name__ == "__main__":`, and parts defined in a notebook need jobs=1'
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """News of a cell: a row of numbers, or its outcome at the end; neither when it begins."""
-
-    cell: Cell
-    row: Row | None = None
-    outcome: Outcome | None = None
 
 
 def train_cells(cells: Sequence[Cell], jobs: int, threads: int, watch: Callable[[Event], None]) -> bool:
@@ -58,68 +48,77 @@ def train_cells(cells: Sequence[Cell], jobs: int, threads: int, watch: Callable[
     Raises:
         UserError: a cell met what would stop the others too; those that were at work have saved themselves.
     """
-    if jobs == 1:
-        return _train_here(cells, threads, watch)
-    return _Workers(cells, jobs, threads, watch).run()
+    with Workers(jobs, threads) as workers:
+        return workers.run([Training(cell=cell) for cell in cells], watch)
 
 
-def _train_here(cells: Sequence[Cell], threads: int, watch: Callable[[Event], None]) -> bool:
-    before, meter = torch.get_num_threads(), MemoryMeter()
-    torch.set_num_threads(threads)
-    try:
-        with Interrupt() as interrupt:
-            for cell in cells:
-                watch(Event(cell=cell))
+class Workers:
+    """Processes that stay between tasks; a context manager, which dismisses them at its end.
 
-                def pass_on(row: Row, cell: Cell = cell) -> None:
-                    watch(Event(cell=cell, row=row))
-                    if interrupt.signal_name:  # perhaps it came when no run was listening
-                        signal.raise_signal(signal.SIGTERM)
+    It hands tasks out, collects news, and survives the death of any worker. One job means this process.
 
-                outcome = train_cell(cell, meter, [_Rows(cell, pass_on)])
-                watch(Event(cell=cell, outcome=outcome))
-                if interrupt.signal_name:
-                    return False
-    finally:
-        torch.set_num_threads(before)
-        gc.unfreeze()
-    return True
+    Args:
+        jobs: processes, started when there is something to do.
+        threads: of each.
+    """
 
-
-class _Workers:
-    """The parent's side: hands cells out, collects news, and survives the death of any worker."""
-
-    def __init__(self, cells: Sequence[Cell], jobs: int, threads: int, watch: Callable[[Event], None]) -> None:
-        self._waiting, self._jobs, self._threads, self._watch = list(cells), jobs, threads, watch
+    def __init__(self, jobs: int, threads: int) -> None:
+        self._jobs, self._threads = jobs, threads
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[Connection, Any] = {}
-        self._at_work: dict[Connection, Cell] = {}
+        self._at_work: dict[Connection, Task] = {}
         self._begun: set[Connection] = set()
+        self._waiting: list[Task] = []
         self._error: str | None = None
-        self._interrupt = Interrupt()
-        self._stopping = False
 
-    def run(self) -> bool:
-        try:
-            with self._interrupt:
-                for _ in range(min(self._jobs, len(self._waiting))):
-                    self._hire()
-                while self._at_work:
-                    if (self._interrupt.signal_name or self._error) and not self._stopping:
-                        self._stopping = True
-                        self._waiting.clear()
-                        for connection in self._at_work:
-                            self._workers[connection].terminate()
-                    for connection in wait(list(self._at_work), PATIENCE):
-                        self._hear(connection)  # type: ignore[arg-type]
-        finally:
-            self._dismiss()
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection, process in self._workers.items():
+            with contextlib.suppress(OSError):
+                connection.send(None)
+            process.join(timeout=5)
+            if process.is_alive():
+                process.terminate()
+        self._workers.clear()
+
+    def run(self, tasks: Sequence[Task], watch: Callable[[Event], None]) -> bool:
+        """Do tasks, as many at a time as there are jobs; SIGTERM and Ctrl-C let runs at work save themselves.
+
+        Args:
+            tasks: in order of beginning.
+            watch: told of everything that happens.
+
+        Returns:
+            False if it was interrupted.
+
+        Raises:
+            UserError: a task met what would stop the others too; runs that were at work have saved themselves.
+        """
+        if self._jobs == 1:
+            return _run_here(tasks, self._threads, watch)
+        self._waiting, self._watch, self._error = list(tasks), watch, None
+        self._interrupt, self._stopping = Interrupt(), False
+        with self._interrupt:
+            for connection in list(self._workers):
+                self._give(connection)
+            while self._waiting and len(self._at_work) < self._jobs:
+                self._hire()
+            while self._at_work:
+                if (self._interrupt.signal_name or self._error) and not self._stopping:
+                    self._stopping = True
+                    self._waiting.clear()
+                    for connection in self._at_work:
+                        self._workers[connection].terminate()
+                for connection in wait(list(self._at_work), PATIENCE):
+                    self._hear(connection)  # type: ignore[arg-type]
         if self._error:
             raise UserError(self._error)
         return not self._interrupt.signal_name
 
     def _hire(self) -> None:
-        """Start a worker, with a cell."""
+        """Start a worker, with a task."""
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, self._threads), daemon=True)
         process.start()
@@ -128,20 +127,20 @@ class _Workers:
         self._give(ours)
 
     def _give(self, connection: Connection) -> None:
-        """The next cell, or leave."""
-        try:
-            connection.send(self._waiting[0] if self._waiting else None)
-        except OSError:  # it has died between two cells
-            self._workers.pop(connection).join()
-            if self._waiting:
-                self._hire()
+        """The next task, if there is one."""
+        if not self._waiting:
             return
-        if self._waiting:
-            self._at_work[connection] = self._waiting.pop(0)
-            self._watch(Event(cell=self._at_work[connection]))
+        try:
+            connection.send(self._waiting[0])
+        except OSError:  # it has died between two tasks
+            self._workers.pop(connection).join()
+            self._hire()
+            return
+        self._at_work[connection] = self._waiting.pop(0)
+        self._watch(Event(cell=self._at_work[connection].cell))
 
     def _hear(self, connection: Connection) -> None:
-        cell = self._at_work[connection]
+        task = self._at_work[connection]
         try:
             kind, news = connection.recv()
         except (EOFError, OSError):  # also in the middle of a message
@@ -151,7 +150,7 @@ class _Workers:
             self._begun.add(connection)
             return
         if kind == "row":
-            self._watch(Event(cell=cell, row=news))
+            self._watch(Event(cell=task.cell, row=news))
             return
         del self._at_work[connection]
         self._begun.discard(connection)
@@ -159,40 +158,53 @@ class _Workers:
             self._error = news
             self._waiting.clear()
         else:
-            self._watch(Event(cell=cell, outcome=news))
+            self._watch(news)
         self._give(connection)
 
     def _bury(self, connection: Connection) -> None:
-        """A worker is dead: its cell is recorded as crashed, and another takes its place."""
-        cell, process = self._at_work.pop(connection), self._workers.pop(connection)
+        """A worker is dead: its task is recorded as lost, and another takes its place."""
+        task, process = self._at_work.pop(connection), self._workers.pop(connection)
         process.join()
         code = process.exitcode or 0
         begun = connection in self._begun
         self._begun.discard(connection)
         if not begun and (self._stopping or self._interrupt.signal_name):  # told to stop before it could listen
-            self._watch(Event(cell=cell, outcome=outcome_at(cell)))
+            self._watch(task.left())
             return
         if not begun and code > 0:
             self._error = NO_START
             self._waiting.clear()
             return
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        message = f"its process died ({cause}{', out of memory?' if code == -signal.SIGKILL else ''})"
-        self._watch(Event(cell=cell, outcome=Outcome(**cell.place, state="crashed", message=message)))
+        self._watch(task.lost(f"its process died ({cause}{', out of memory?' if code == -signal.SIGKILL else ''})"))
         if self._waiting:
             self._hire()
 
-    def _dismiss(self) -> None:
-        for connection, process in self._workers.items():
-            with contextlib.suppress(OSError):
-                connection.send(None)
-            process.join(timeout=5)
-            if process.is_alive():
-                process.terminate()
+
+def _run_here(tasks: Sequence[Task], threads: int, watch: Callable[[Event], None]) -> bool:
+    before, meter = torch.get_num_threads(), MemoryMeter()
+    torch.set_num_threads(threads)
+    try:
+        with Interrupt() as interrupt:
+            for task in tasks:
+                watch(Event(cell=task.cell))
+
+                def pass_on(row: Row, cell: Cell = task.cell) -> None:
+                    watch(Event(cell=cell, row=row))
+                    if interrupt.signal_name:  # perhaps it came when no run was listening
+                        signal.raise_signal(signal.SIGTERM)
+
+                watch(task.do(meter, _Rows(task.cell, pass_on)))
+                if interrupt.signal_name:
+                    return False
+    finally:
+        torch.set_num_threads(before)
+        gc.unfreeze()
+    return True
 
 
 def _work(connection: Connection, threads: int) -> None:
-    """A worker's life: cells come, outcomes go; it ends when it is told to, or when nobody is there any more."""
+    """A worker's life: tasks come, news go; it ends when it is told to, or when nobody is there any more."""
     told: list[int] = []  # to stop, at a moment when no run was listening
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a run at work listens for itself
     signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
@@ -205,11 +217,10 @@ def _work(connection: Connection, threads: int) -> None:
             signal.raise_signal(signal.SIGTERM)
 
     with contextlib.suppress(EOFError, ConnectionError):
-        while (cell := connection.recv()) is not None:
+        while (task := connection.recv()) is not None:
             connection.send(("begun", None))
-            rows = _Rows(cell, pass_on)
             try:
-                connection.send(("outcome", train_cell(cell, meter, [rows])))
+                connection.send(("done", task.do(meter, _Rows(task.cell, pass_on))))
             except UserError as error:
                 connection.send(("error", str(error)))
 

@@ -36,7 +36,13 @@ __all__ = ["train"]
 
 
 def train(
-    run: RunConfig, folder: str | Path, *, resume: bool = False, loggers: Sequence[Logger] = (), report: bool = True
+    run: RunConfig,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    loggers: Sequence[Logger] = (),
+    report: bool = True,
+    data: PreparedData | None = None,
 ) -> RunRecord:
     """Train a run in a folder and return its record.
 
@@ -49,6 +55,7 @@ def train(
         resume: go on with the run in `folder`, or begin if there is none.
         loggers: besides those that the run names.
         report: write `report.html`; `spikeless report` can do it later.
+        data: what `prepare` makes of the run's data spec, if it is at hand; a run that is resumed reads its own.
 
     Raises:
         UserError: wrong configuration or data, a folder in use or of another run, a full disk.
@@ -57,7 +64,7 @@ def train(
     run.check()
     path = Path(folder)
     with locked(path), _writing_to(path):
-        trainer = _Trainer(run, RunFolder(path), resume)
+        trainer = _Trainer(run, RunFolder(path), resume, data)
         try:
             trainer.train(loggers)
         except UnhealthyRun:
@@ -70,10 +77,12 @@ def train(
 class _Trainer:
     """One run in one folder: everything is built and restored here, and then only stepped."""
 
-    def __init__(self, run: RunConfig, folder: RunFolder, resume: bool) -> None:
+    def __init__(self, run: RunConfig, folder: RunFolder, resume: bool, data: PreparedData | None) -> None:
         device = resolve_device(run.device)
-        tokenizer = load_tokenizer(folder.path) if resume and folder.exists else run.data.tokenizer
-        self.data = prepare(run.data.spec, tokenizer, validation_fraction=run.data.validation_fraction)
+        if data is None or folder.exists:
+            tokenizer = load_tokenizer(folder.path) if resume and folder.exists else run.data.tokenizer
+            data = prepare(run.data.spec, tokenizer, validation_fraction=run.data.validation_fraction)
+        self.data = data
         self.run = run = fill_vocabulary(run, self.data.tokenizer)
         folder.refuse_other_run(run, resume, self.data.data_hash)
         self.sampler = Sampler(self.data.train, run.data.sequence_length, run.seed)

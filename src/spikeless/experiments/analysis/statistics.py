@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 __all__ = ["Interval", "PairedTest", "RankCorrelation", "least_p", "mean_interval", "paired_test", "rank_correlation"]
 
@@ -105,7 +105,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     if numbers.size < 2:
         return Interval(middle=middle, low=np.nan, high=np.nan, n=numbers.size)
     # Not `t.interval`: that is NaN where all values are equal.
-    half = float(stats.t.ppf((1 + level) / 2, numbers.size - 1) * stats.sem(numbers))
+    half = float(scipy.stats.t.ppf((1 + level) / 2, numbers.size - 1) * scipy.stats.sem(numbers))
     return Interval(middle=middle, low=middle - half, high=middle + half, n=numbers.size)
 
 
@@ -126,7 +126,7 @@ def paired_test(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Pai
     differences = np.array([0.0 if a == b else a - b for a, b in pairs])
     if not np.isfinite(differences).all():
         untied = int(np.count_nonzero(differences))
-        p_value = float(stats.binomtest(int((differences > 0).sum()), untied).pvalue)
+        p_value = float(scipy.stats.binomtest(int((differences > 0).sum()), untied).pvalue)
         method = SIGN_TEST
     else:
         p_value = _flip_p(differences)
@@ -177,7 +177,7 @@ def rank_correlation(
         raise ValueError(f"{len(x)} values of x and {len(y)} of y are no pairs")
     both = np.array([x, y], dtype=float)
     both = both[:, ~np.isnan(both).any(axis=0)]
-    ranks, n = stats.rankdata(both, axis=1), both.shape[1]
+    ranks, n = scipy.stats.rankdata(both, axis=1), both.shape[1]
     if n < 3 or (np.ptp(ranks, axis=1) == 0).any():
         return RankCorrelation(value=np.nan, low=np.nan, high=np.nan, n=n, kind=kind)
     correlate = _CORRELATIONS[kind]
@@ -201,7 +201,7 @@ def _median(values: np.ndarray) -> tuple[float, float, float]:
         return np.nan, np.nan, np.nan
     with np.errstate(invalid="ignore"):  # -inf + inf
         median = float(np.median(values))
-    interval = stats.quantile_test(values, p=0.5).confidence_interval(LEVEL)
+    interval = scipy.stats.quantile_test(values, p=0.5).confidence_interval(LEVEL)
     return median, float(interval.low), float(interval.high)
 
 
@@ -224,13 +224,13 @@ def _flip_p(differences: np.ndarray) -> float:
 
 def _spearman(pairs: np.ndarray) -> np.ndarray:
     """Of (2, samples, pairs), one a sample; `scipy.stats.spearmanr` takes one sample at a time."""
-    ranks = stats.rankdata(pairs, axis=2)
+    ranks = scipy.stats.rankdata(pairs, axis=2)
     x, y = ranks - ranks.mean(axis=2, keepdims=True)
     return (x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
 
 
 def _kendall(pairs: np.ndarray) -> np.ndarray:
-    return np.array([stats.kendalltau(x, y, method="asymptotic")[0] for x, y in zip(*pairs, strict=True)])
+    return np.array([scipy.stats.kendalltau(x, y, method="asymptotic")[0] for x, y in zip(*pairs, strict=True)])
 
 
 _CORRELATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"spearman": _spearman, "kendall": _kendall}
