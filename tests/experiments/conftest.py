@@ -40,7 +40,7 @@ class Watch:
 
     def __init__(self, do=lambda event: None) -> None:
         self.events: list[Event] = []
-        self.kept, self.todo, self._do = [], [], do
+        self.kept, self.todo, self.scored, self._do = [], [], [], do
 
     def begin(self, cells, kept, pace) -> None:
         self.todo, self.kept = [cell.folder.name for cell in cells], [cell.folder.name for cell in kept]

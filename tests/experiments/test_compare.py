@@ -258,6 +258,7 @@ def test_final_checkpoints_at_the_best_rate_are_scored(small_run, tmp_path, monk
                 assert 0 <= each.scores["lambada_accuracy"] <= 1 < each.scores["perplexity"] < 300
     monkeypatch.setattr("spikeless.experiments.scoring.load_subject", None)  # what is known is not computed again
     assert go(passages).outcomes == comparison.outcomes
+    assert go([]).outcomes == comparison.outcomes  # what was asked for once is not dropped
     with pytest.raises(TypeError):
         go(passages[:1])
 

@@ -74,6 +74,30 @@ def test_two_workers_compute_what_one_process_does_and_one_that_dies_takes_its_r
     assert (tmp_path / "two" / first[0].run / "metrics.jsonl").stat().st_mtime_ns == kept
 
 
+def test_a_worker_that_dies_while_it_scores_takes_these_scores_only(small_run, tmp_path, watching, timeless):
+    begun, kill = [], True
+
+    def kill_the_first(event):
+        if kill and watch.scored and event.scores is None and event.row is None:
+            begun.append(event.cell.folder.name)
+            if len(begun) == 2:  # both are at work; the one that began with the first training began with this scoring
+                min(multiprocessing.active_children(), key=lambda child: int(child.name.rpartition("-")[2])).kill()
+
+    watch = watching(kill_the_first)
+
+    def go():
+        run = replace_at(small_run, {"evaluation.tokens": 20_000})  # long enough to be disturbed
+        return compare(run, ARMS, tmp_path / "grid", jobs=2, watch=watch).outcomes
+
+    first = go()
+    assert len(watch.scored) == 3
+    assert sum(bool(each.scores) for each in first) == 2
+    unscored, kill = [each.run for each in first if not each.scores], False
+    again = go()
+    assert watch.scored == unscored
+    assert all(each.scores["perplexity"] > 1 for each in again)
+
+
 def test_sigterm_lets_runs_save_themselves(cells, sigterm):
     assert train_cells(cells, 2, 1, when_both_work(sigterm)) is False
     assert states(cells) == ["interrupted", "interrupted", "planned"]

@@ -112,6 +112,18 @@ def test_without_a_report_none_is_written(tmp_path, quick_run):
     assert not (tmp_path / "report.html").exists()
 
 
+def test_data_at_hand_are_not_prepared_again_but_where_a_run_goes_on(tmp_path, quick_run, monkeypatch):
+    run = replace_at(quick_run, {"steps": 2})
+    data = prepare(run.data.spec, run.data.tokenizer, validation_fraction=run.data.validation_fraction)
+    train(run, tmp_path / "whole")
+    monkeypatch.setattr("spikeless.training.loop.prepare", None)
+    train(run, tmp_path / "given", data=data)
+    whole, given = rows_of(tmp_path / "whole"), rows_of(tmp_path / "given")
+    assert [row["loss"] for row in given[1:]] == [row["loss"] for row in whole[1:]]
+    with pytest.raises(TypeError):
+        train(replace_at(run, {"steps": 3}), tmp_path / "given", resume=True, data=data)
+
+
 def test_micro_batches_change_nothing_but_rounding(tmp_path, quick_run):
     run = replace_at(quick_run, {"steps": 5})
     train(run, tmp_path / "one")
