@@ -3,6 +3,7 @@
     F=docs/results/2026-11-21-audit-prediction
     python studies/audit_prediction.py score --data SPEC --out $F               # seven minutes on a quiet core
     python studies/audit_prediction.py measure --data SPEC --out $F --runs DIR  # half an hour on two; goes on if killed
+    python studies/audit_prediction.py sweep --data SPEC --out $F               # range tests, ten minutes on a core
     python studies/audit_prediction.py evaluate --out $F                        # from the JSON alone
 
 SPEC is for instance 'text:wikitext-2/train.txt,validation=wikitext-2/valid.txt'. The list, the halves and the scores
@@ -32,9 +33,10 @@ from rich.table import Table
 
 import spikeless
 from spikeless.config import replace_at
-from spikeless.data import prepare
+from spikeless.data import PreparedData, Sampler, prepare
+from spikeless.diagnostics.probes.learning_rate_range import LearningRateRange, learning_rate_range
 from spikeless.errors import UserError
-from spikeless.experiments.analysis.learning_rates import study_arms
+from spikeless.experiments.analysis.learning_rates import TOLERANCE, study_arms
 from spikeless.experiments.analysis.outcome import read_outcome
 from spikeless.experiments.analysis.statistics import Kind, rank_correlation
 from spikeless.experiments.cell import is_done, outcome_at, refuse_other
@@ -46,7 +48,9 @@ from spikeless.preflight.measurements import Measurements, SubLayerReading
 from spikeless.preflight.quantities import QUANTITIES
 from spikeless.recipes import compose
 from spikeless.run import RunConfig
+from spikeless.training.build import build_model, fill_vocabulary
 from spikeless.training.environment import describe_environment
+from spikeless.training.objective import Objective
 
 __all__ = ["CONFIGURATIONS", "HALVES", "RULE", "SHARED", "Configuration", "Reading", "Scored", "composed", "score"]
 
@@ -85,6 +89,12 @@ TRAINING = {
     "checkpoint.keep_last": 1,
     "checkpoint.keep_best": 0,
 }
+SWEEP_STEPS = 100
+SWEEP_LRS = (1e-4, 1.0)
+SWEEP_MARGIN = 2.0
+"""A range test ends so far above its lowest loss [nats/token]."""
+MEMORY = {"range_best_lr": 0.8, "range_limit": 0.6}
+"""Of the moving averages over the losses of a range test; chosen, with what is read of it, on the tuning half."""
 KINDS: tuple[Kind, ...] = ("spearman", "kendall")
 
 
@@ -429,6 +439,59 @@ def _train(todo: Sequence[Cell], jobs: int, console: Console) -> bool:
     return whole
 
 
+@app.command("sweep")
+def sweep_command(data: Data, out: Out) -> None:
+    """Train each configuration for a moment while the learning rate grows; weights start as in the runs."""
+    console = Console(highlight=False)
+    prepared = prepare(data, TOKENIZER)
+    sweeps: list[dict[str, Any]] = []
+    with _progress(console) as progress:
+        task = progress.add_task("range tests", total=len(CONFIGURATIONS) * len(SEEDS))
+        for configuration, seed in itertools.product(CONFIGURATIONS, SEEDS):
+            started = time.perf_counter()
+            found = _swept(fill_vocabulary(composed(configuration, data, seed), prepared.tokenizer), prepared)
+            seconds = round(time.perf_counter() - started, 2)
+            sweeps.append({"name": configuration.name, "seed": seed, "seconds": seconds, **asdict(found)})
+            progress.advance(task)
+    environment = describe_environment(torch.device("cpu"))
+    about = {"date": datetime.now(UTC).date().isoformat(), "environment": environment, "data": _without_folders(data)}
+    about |= {"steps": SWEEP_STEPS, "lrs": SWEEP_LRS, "margin": SWEEP_MARGIN}
+    write_json(out / "sweeps.json", portable({**about, "sweeps": sweeps}))
+
+
+def _swept(run: RunConfig, data: PreparedData) -> LearningRateRange:
+    """The range test of a run, on batches of the training data that its first steps do not see."""
+    torch.manual_seed(run.seed)
+    model = build_model(run, "cpu")
+    objective = Objective(model, run.loss, torch.device("cpu"), "fp32")
+    sampler = Sampler(data.train, TOKENS, run.seed + 1000)
+    return learning_rate_range(
+        lambda step: objective(*sampler.batch(step, SEQUENCES)),
+        model.parameters(),
+        lambda _: run.optim.build(model.named_parameters()),
+        steps=SWEEP_STEPS,
+        low=SWEEP_LRS[0],
+        high=SWEEP_LRS[1],
+        margin=SWEEP_MARGIN,
+        max_norm=1.0,
+    )
+
+
+def _of_sweep(name: str, lrs: Sequence[float], losses: Sequence[float]) -> float:
+    """log10 of the rate at which the averaged loss is least, or of the first that raises it by 0.2 above its least.
+
+    A sweep without such a rate gets the next one beyond its last.
+    """
+    average, least, best = losses[0], math.inf, lrs[0]
+    for lr, loss in zip(lrs, losses, strict=True):
+        average = MEMORY[name] * average + (1 - MEMORY[name]) * loss
+        if name == "range_limit" and average > least + TOLERANCE:
+            return math.log10(lr)
+        if average < least:
+            least, best = average, lr
+    return math.log10(best if name == "range_best_lr" else lrs[-1] ** 2 / lrs[-2])
+
+
 @app.command("evaluate")
 def evaluate_command(out: Out) -> None:
     """How well the score orders the configurations by their largest stable learning rate, on each half."""
@@ -460,7 +523,21 @@ def evaluate_command(out: Out) -> None:
         "log10_width": {name: math.log10(each.width) for name, each in sizes.items()},
         "log10_layers": {name: math.log10(each.num_layers) for name, each in sizes.items()},
     }
+    swept: dict[str, dict[str, float]] = {name: {} for name in MEMORY}
+    for name, sweeps in itertools.groupby(
+        read_json(out / "sweeps.json", "sweeps")["sweeps"], lambda each: each["name"]
+    ):
+        curves = [(each["lrs"], each["losses"]) for each in sweeps]
+        for reading in MEMORY:
+            swept[reading][name] = statistics.median(_of_sweep(reading, *curve) for curve in curves)
     evaluation = {
+        "sweeps": {
+            reading: {
+                target: {half: _agreement(rows, values, half, target) for half in (*HALVES, "all")}
+                for target in ("largest_stable_lr", "best_lr")
+            }
+            for reading, values in swept.items()
+        },
         "selected": _selected(rows, quantities),
         "largest_stable_lr": {
             half: {key: _agreement(rows, values, half) for key, values in quantities.items()}
