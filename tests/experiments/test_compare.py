@@ -284,6 +284,7 @@ def test_final_checkpoints_at_the_best_rate_are_scored(small_run, tmp_path, monk
         ("baseline", {"widths": [30]}, "model.width=30 is not divisible by model.num_heads=4"),
         ("mlra(rank=17)", {"widths": [64, 16]}, "use 1 to 16"),
         ("baseline", {"lrs": [1e-3], "assignments": ["optim.lr=0.1"]}, "--set optim.lr=0.1 and --lrs both set"),
+        ("baseline", {"lrs": [1e-3], "assignments": ["optim=adamw(lr=0.1)"]}, "--lrs both set optim.lr"),
         ("baseline", {"depths": [1], "assignments": ["model.num_layers=2"]}, "and --depths both set model.num_layers"),
         ("baseline", {"widths": [32], "assignments": [" model.width = 32"]}, "and --widths both set model.width"),
         ("scaled_embed", {"assignments": ["model.embedding.multiplier=2"]}, "both set model.embedding.multiplier"),

@@ -14,6 +14,7 @@ import spikeless.experiments.compare
 from spikeless.cli._options import Data, Device, PrecisionOption, Recipe, Set, Tokenizer, described_run, output_folder
 from spikeless.cli._units import duration
 from spikeless.config import replace_at
+from spikeless.errors import UserError
 from spikeless.evaluation import read_lambada
 from spikeless.experiments.compare import REPORT
 from spikeless.experiments.grid import Cell, parse_numbers
@@ -57,6 +58,8 @@ def compare(
     console = Console(highlight=False)
     run = described_run(recipe, None, None, data, tokenizer, device, precision)
     if steps is not None:
+        if any(each.partition("=")[0].strip() == "steps" for each in assignments or ()):
+            raise UserError("--steps and --set steps=… both set the number of steps; choose one of them")
         run = replace_at(run, {"steps": steps})
     folder = output_folder(out, "compare", run.recipe)
     examples = () if lambada is None else list(read_lambada(lambada))

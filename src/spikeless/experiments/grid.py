@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spikeless.config import paths, replace_at, to_dict
+from spikeless.config import parse_calls, paths, replace_at, to_dict
 from spikeless.errors import UserError
 from spikeless.files import content_hash
 from spikeless.recipes import adapt
@@ -187,9 +187,12 @@ def _refuse_double(axes: Axes, assignments: Sequence[str]) -> None:
     owners = {"optim.lr": ("--lrs", axes.lrs), "model.num_layers": ("--depths", axes.depths)}
     owners["model.width"] = ("--widths", axes.widths)
     for each in assignments:
-        option, values = owners.get(each.partition("=")[0].strip(), ("", ()))
+        path, _, value = (part.strip() for part in each.partition("="))
+        if path == "optim" and any("lr" in call.arguments for call in parse_calls(value, "optimizer")):
+            path = "optim.lr"
+        option, values = owners.get(path, ("", ()))
         if values:
-            raise UserError(f"--set {each} and {option} both set {each.partition('=')[0].strip()}; choose one of them")
+            raise UserError(f"--set {each} and {option} both set {path}; choose one of them")
 
 
 def _measurements(run: RunConfig) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_many_seeds_can_show_a_difference(make_comparison):
     [
         ("nothing", "there is no run"),
         ("one seed", "one seed: an illustration, no evidence"),
-        ("one rate", "mlra: its only learning rate is 0.1; give smaller and larger ones"),
+        ("one rate", "the only learning rate is 0.1: give smaller and larger ones, each arm may want another"),
         ("planned", "4 runs of 4 not ended (4 planned): the numbers are of those that have"),
         ("partial", "2 runs of 5 not ended (2 running): the numbers are of those that have"),
         ("no baseline", 'there is no arm "baseline": differences and ratios are to mlra'),

@@ -30,8 +30,14 @@ def warnings(comparison: Comparison) -> list[str]:
     found = _unended(comparison)
     if baseline != BASELINE:
         found.append(f'there is no arm "{BASELINE}": differences and ratios are to {baseline}')
-    several = len(comparison.shapes) > 1
-    for study in study_arms(outcomes, baseline):
+    several, studies = len(comparison.shapes) > 1, study_arms(outcomes, baseline)
+    lrs = {lr for study in studies for lr in study.lrs}
+    if len(lrs) == 1 and len(studies) > 1:
+        found.append(
+            f"the only learning rate is {lrs.pop():g}: give smaller and larger ones, each arm may want another"
+        )
+        studies = []
+    for study in studies:
         if warning := edge_warning(study):
             found.append(place(study, several) + warning.removeprefix(study.arm))
     return [*found, *_evidence(comparison), *_busy(comparison)]
