@@ -37,8 +37,8 @@ from spikeless.training import loop
 AIM = 0.02
 JOBS = 2
 ARMS, RATES, SEEDS = "baseline; scaled_embed; mlra", (3e-3, 1e-2), 4
-LARGE = 216
-"""Runs of the grid that is computed: six arms, six learning rates, six seeds."""
+LARGE_ARMS, LARGE_RATES, LARGE_SEEDS = 6, 6, 6
+"""The grid that is computed."""
 SETTINGS = (
     "steps=150",
     "data.tokenizer=bpe:1024",
@@ -125,12 +125,15 @@ def main(arguments: list[str]) -> None:
         f"scoring {phases.scored} checkpoints": phases.end - phases.scoring,
         "comparison.json and the page": ended - phases.end,
     }
-    of_runs = ("in runs", "scoring")  # these grow with their number
-    more = LARGE / runs
-    large = {what: took * (more if what.startswith(of_runs) else 1) for what, took in seconds.items()}
-    trained = busy - inside
+    large_runs = LARGE_ARMS * LARGE_RATES * LARGE_SEEDS
+    more = {"in runs": large_runs / runs, "scoring": LARGE_ARMS * LARGE_SEEDS / phases.scored}  # the rest stays
+    large = {
+        what: took * next((factor for begin, factor in more.items() if what.startswith(begin)), 1.0)
+        for what, took in seconds.items()
+    }
+    trained = (busy - inside) * large_runs / runs
     shares = {what: took / (ended - started) for what, took in seconds.items()}
-    large_shares = {what: took / (sum(large.values()) + more * trained) for what, took in large.items()}
+    large_shares = {what: took / (sum(large.values()) + trained) for what, took in large.items()}
     found = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -140,14 +143,14 @@ def main(arguments: list[str]) -> None:
         "seconds": seconds,
         "shares": shares,
         "overhead": sum(shares.values()),
-        "large_runs": LARGE,
+        "large_runs": large_runs,
         "large_shares": large_shares,
         "large_overhead": sum(large_shares.values()),
     }
     if "--json" in arguments:
         Path(arguments[arguments.index("--json") + 1]).write_text(json.dumps(found, indent=2) + "\n")
     title = f"{runs} runs of {found['seconds_per_run']:.1f} s, {JOBS} jobs, {ended - started:.0f} s"
-    table = Table("what", "seconds", "share", f"share of {LARGE} runs, computed", title=title)
+    table = Table("what", "seconds", "share", f"share of {large_runs} runs, computed", title=title)
     for what, took in seconds.items():
         table.add_row(what, f"{took:.1f}", f"{shares[what]:.1%}", f"{large_shares[what]:.1%}")
     total = f"all of it (aim {AIM:.0%})"

@@ -36,7 +36,7 @@ from spikeless.config import replace_at
 from spikeless.data import PreparedData, Sampler, prepare
 from spikeless.diagnostics.probes.learning_rate_range import LearningRateRange, learning_rate_range
 from spikeless.errors import UserError
-from spikeless.experiments.analysis.learning_rates import TOLERANCE, study_arms
+from spikeless.experiments.analysis.learning_rates import study_arms
 from spikeless.experiments.analysis.outcome import read_outcome
 from spikeless.experiments.analysis.statistics import Kind, rank_correlation
 from spikeless.experiments.cell import is_done, outcome_at, refuse_other
@@ -93,8 +93,8 @@ SWEEP_STEPS = 100
 SWEEP_LRS = (1e-4, 1.0)
 SWEEP_MARGIN = 2.0
 """A range test ends so far above its lowest loss [nats/token]."""
-MEMORY = {"range_best_lr": 0.8, "range_limit": 0.6}
-"""Of the moving averages over the losses of a range test; chosen, with what is read of it, on the tuning half."""
+AVERAGED = 0.8
+"""Memory of the average whose least is looked for; chosen, like the probe's own for its rise, on the tuning half."""
 KINDS: tuple[Kind, ...] = ("spearman", "kendall")
 
 
@@ -477,19 +477,15 @@ def _swept(run: RunConfig, data: PreparedData) -> LearningRateRange:
     )
 
 
-def _of_sweep(name: str, lrs: Sequence[float], losses: Sequence[float]) -> float:
-    """log10 of the rate at which the averaged loss is least, or of the first that raises it by 0.2 above its least.
-
-    A sweep without such a rate gets the next one beyond its last.
-    """
-    average, least, best = losses[0], math.inf, lrs[0]
-    for lr, loss in zip(lrs, losses, strict=True):
-        average = MEMORY[name] * average + (1 - MEMORY[name]) * loss
-        if name == "range_limit" and average > least + TOLERANCE:
-            return math.log10(lr)
+def _readings(swept: LearningRateRange) -> dict[str, float]:
+    """log10 of the rate of the least averaged loss, and of the one that raises it; beyond the last if none does."""
+    average, least, best = swept.losses[0], math.inf, swept.lrs[0]
+    for lr, loss in zip(swept.lrs, swept.losses, strict=True):
+        average = AVERAGED * average + (1 - AVERAGED) * loss
         if average < least:
             least, best = average, lr
-    return math.log10(best if name == "range_best_lr" else lrs[-1] ** 2 / lrs[-2])
+    beyond = swept.lrs[-1] ** 2 / swept.lrs[-2]
+    return {"range_best_lr": math.log10(best), "range_rise": math.log10(swept.rise() or beyond)}
 
 
 @app.command("evaluate")
@@ -523,13 +519,14 @@ def evaluate_command(out: Out) -> None:
         "log10_width": {name: math.log10(each.width) for name, each in sizes.items()},
         "log10_layers": {name: math.log10(each.num_layers) for name, each in sizes.items()},
     }
-    swept: dict[str, dict[str, float]] = {name: {} for name in MEMORY}
-    for name, sweeps in itertools.groupby(
-        read_json(out / "sweeps.json", "sweeps")["sweeps"], lambda each: each["name"]
-    ):
-        curves = [(each["lrs"], each["losses"]) for each in sweeps]
-        for reading in MEMORY:
-            swept[reading][name] = statistics.median(_of_sweep(reading, *curve) for curve in curves)
+    readings: dict[str, list[dict[str, float]]] = {}
+    for each in read_json(out / "sweeps.json", "sweeps")["sweeps"]:
+        found = {key: each[key] for key in ("lrs", "losses", "first_loss", "limit")}
+        readings.setdefault(each["name"], []).append(_readings(LearningRateRange(**found)))
+    swept = {
+        reading: {name: statistics.median(each[reading] for each in of_seeds) for name, of_seeds in readings.items()}
+        for reading in ("range_best_lr", "range_rise")
+    }
     evaluation = {
         "sweeps": {
             reading: {

@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from spikeless.experiments.analysis.comparison import read_comparison
+from spikeless.experiments.analysis.comparison import Comparison, read_comparison
+from spikeless.experiments.analysis.learning_rates import study_arms
 from spikeless.experiments.analysis.outcome import Outcome
 from spikeless.experiments.analysis.stand_in import FINAL_LOSS, stand_in
 from spikeless.experiments.analysis.statistics import Interval, PairedTest, mean_interval, paired_test
@@ -95,12 +96,13 @@ def rates(file: Path) -> list[Row]:
 
 
 def depths(file: Path, lr: str) -> list[Row]:
-    """By depth and arm at one learning rate: loss, difference to the baseline, TEV."""
-    comparison, rate = read_comparison(file), float(lr)
+    """By depth and arm at one learning rate, or each at its best one: loss, difference to the baseline, TEV."""
+    comparison, select = _selector(file, lr)
     rows: list[Row] = [
         (
             "layers",
             "arm",
+            "learning rate",
             "seeds",
             "validation loss [nats/token]",
             "perplexity",
@@ -112,9 +114,9 @@ def depths(file: Path, lr: str) -> list[Row]:
         )
     ]
     for depth, width in comparison.shapes:
-        base = _losses(comparison.select(depth=depth, width=width, arm="baseline", lr=rate))
+        base = _losses(select("baseline", depth, width))
         for arm in comparison.arms:
-            runs = comparison.select(depth=depth, width=width, arm=arm, lr=rate)
+            runs = select(arm, depth, width)
             losses = _losses(runs)
             if not losses:
                 continue
@@ -123,6 +125,7 @@ def depths(file: Path, lr: str) -> list[Row]:
                 (
                     str(depth),
                     f"`{arm}`",
+                    _number(runs[0].lr),
                     str(len(losses)),
                     _interval(mean),
                     f"{math.exp(mean.middle):,.0f}" if math.isfinite(mean.middle) else "∞",
@@ -135,11 +138,11 @@ def depths(file: Path, lr: str) -> list[Row]:
 
 
 def versus(file: Path, lr: str, ours: str, theirs: str) -> list[Row]:
-    """One arm against another, by depth, at one learning rate."""
-    comparison, rate = read_comparison(file), float(lr)
+    """One arm against another, by depth, at one learning rate or each at its best one."""
+    comparison, select = _selector(file, lr)
     rows: list[Row] = [("layers", f"`{ours}` minus `{theirs}` [nats/token]")]
     for depth, width in comparison.shapes:
-        a, b = (_losses(comparison.select(depth=depth, width=width, arm=arm, lr=rate)) for arm in (ours, theirs))
+        a, b = (_losses(select(arm, depth, width)) for arm in (ours, theirs))
         if a and b:
             rows.append((str(depth), _test(paired_test(a, b))))
     return rows
@@ -160,6 +163,27 @@ def proxy(file: Path) -> list[Row]:
                 f"{run.median:+.2f} [{run.low_quartile:+.2f}, {run.high_quartile:+.2f}], {run.n} runs" if run else "–",
                 f"{each.all.value:+.2f} [{each.all.low:+.2f}, {each.all.high:+.2f}], {each.all.n} runs",
                 "–" if each.within_arms is None else f"{each.within_arms:+.2f}, {each.arms} arms",
+            )
+        )
+    return rows
+
+
+def costs(file: Path) -> list[Row]:
+    """Parameters, work, speed and memory of each arm, all learning rates together."""
+    rows: list[Row] = [("arm", "parameters", "FLOPs per token", "tokens/s: median [range]", "peak memory [MiB]")]
+    comparison = read_comparison(file)
+    for arm in comparison.arms:
+        runs = comparison.select(arm=arm)
+        speeds = [run.tokens_per_second for run in runs if run.tokens_per_second]
+        memory = [run.peak_memory / 2**20 for run in runs if run.peak_memory]
+        size, work = runs[0].parameters, runs[0].flops_per_token
+        rows.append(
+            (
+                f"`{arm}`",
+                f"{size:,}" if size else "–",
+                f"{work:.4g}" if work else "–",
+                f"{median(speeds):,.0f} [{min(speeds):,.0f}, {max(speeds):,.0f}]" if speeds else "–",
+                f"{median(memory):.0f}" if memory else "–",
             )
         )
     return rows
@@ -214,6 +238,22 @@ def targets(file: Path) -> list[Row]:
     return rows
 
 
+def sweeps(file: Path) -> list[Row]:
+    """Rank correlation of what a range test says with what was measured."""
+    found = read_json(file, "sweeps")["sweeps"]
+    names = {
+        "range_best_lr": "rate of the least averaged loss",
+        "range_rise": "rate that raises the averaged loss by 0.2 nats",
+    }
+    rows: list[Row] = [("range test", "Spearman ρ with", "tuning", "untouched", "all")]
+    for reading, name in names.items():
+        for target, against in (("best_lr", "best rate"), ("largest_stable_lr", "largest stable rate")):
+            values = (found[reading][target][half]["spearman"] for half in ("tuning", "untouched", "all"))
+            cells = (f"{each['value']:+.2f} [{each['low']:+.2f}, {each['high']:+.2f}]" for each in values)
+            rows.append((name, against, *cells))
+    return rows
+
+
 def predicted(file: Path) -> list[Row]:
     """Every configuration by its score, and what was measured of it."""
     rows: list[Row] = [("configuration", "half", "score", "largest stable lr", "best lr", "best loss [nats/token]")]
@@ -260,14 +300,28 @@ TABLES: Mapping[str, Callable[..., list[Row]]] = {
         versus,
         proxy,
         scores,
+        costs,
         prediction,
         selected,
         targets,
+        sweeps,
         predicted,
         quantities,
         headline,
     )
 }
+
+
+def _selector(file: Path, lr: str) -> tuple[Comparison, Callable[[str, int, int], Sequence[Outcome]]]:
+    """A comparison, and its runs by arm, depth and width, at a learning rate or at the arm's best one."""
+    comparison = read_comparison(file)
+    best = {(each.arm, each.depth, each.width): each.best_lr for each in study_arms(comparison.outcomes)}
+
+    def select(arm: str, depth: int, width: int) -> Sequence[Outcome]:
+        rate = best.get((arm, depth, width)) if lr == "best" else float(lr)
+        return comparison.select(arm=arm, depth=depth, width=width, lr=rate)
+
+    return comparison, select
 
 
 def _losses(runs: Sequence[Outcome]) -> dict[int, float]:

@@ -29,7 +29,7 @@ def test_the_numbers_alone_give_the_page_again(given, grid, spikeless):
     assert done.code == 0
     assert "2 arms × 2 learning rates × 1 seed on deep_nano: 4 runs of 3 steps, none failed" in done.out
     assert f"report: {grid / 'report.html'}" in done.out
-    assert "mlra: its best learning rate 1 is the grid&#39;s largest" in (grid / "report.html").read_text()
+    assert "mlra: the best learning rate 1 is the grid&#39;s largest" in (grid / "report.html").read_text()
 
 
 def test_the_page_goes_where_it_is_wanted(grid, tmp_path, spikeless):

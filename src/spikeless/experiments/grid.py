@@ -202,6 +202,7 @@ def _measurements(run: RunConfig) -> dict[str, Any]:
         "metrics.diagnostics": tuple(each for each in DIAGNOSTICS if exact or each != "gradient_variance_exact"),
         "metrics.every": max(1, run.steps // READINGS),
         "metrics.loggers": (),
+        "evaluation.every": 0,
         "checkpoint.keep_last": 1,
         "checkpoint.keep_best": 0,
     }

@@ -13,7 +13,7 @@ from spikeless.diagnostics.anatomy import Anatomy
 from spikeless.diagnostics.anatomy.language_model import LanguageModel
 from spikeless.errors import UserError
 from spikeless.optim.adamw import AdamW
-from spikeless.preflight.batch import read_batch, wanted_tokens
+from spikeless.preflight.batch import read_batches, wanted_tokens
 from spikeless.preflight.checks import run_checks
 from spikeless.preflight.findings import Finding
 from spikeless.preflight.measure import Plan, is_untrained, measure
@@ -65,7 +65,7 @@ def audit(
         tokens: T, where `batch` is not given.
         lr: the planned learning rate, to be judged.
         optimizer: the planned optimizer; its epsilon and decay are judged.
-        range_steps: steps of a learning-rate range test.
+        range_steps: steps of a learning-rate range test, each on a batch of its own unless `batch` is given.
         parts: what the anatomy cannot find: "blocks", "embedding", "head" by module path.
         trained: what is known of the weights; without it the norms' gains tell.
         theory_only: only what needs no activations, from the meta device and the declared initialisation.
@@ -100,20 +100,21 @@ def audit(
         if not theory_only:
             lm = LanguageModel(target.model)
             vocab_size = _vocabulary(lm)
+            batches = range_steps + 1
             if batch is None:
                 if target.context_length is None:
                     target = replace(target, context_length=_longest(lm, wanted_tokens(tokens)))
-                ids, source = read_batch(target, vocab_size, data=data, sequences=sequences, tokens=tokens)
+                ids, source = read_batches(target, vocab_size, batches, data=data, sequences=sequences, tokens=tokens)
             else:
-                ids, source = _checked(batch, vocab_size), "given"
+                ids, source = _checked(batch, vocab_size).expand(batches, -1, -1), "given"
         measured, run = measure(
             target.model,
             Plan(
-                ids=ids,
+                ids=None if ids is None else ids[0],
                 source=source,
                 lr=lr,
                 optimizer=optimizer,
-                range_steps=range_steps,
+                range_ids=ids if range_steps else None,
                 parts=parts or {},
                 guess=target.state is None,
             ),

@@ -11,7 +11,7 @@ from spikeless.data.mixture import parse_mixture
 from spikeless.errors import UserError
 from spikeless.preflight.target import Target
 
-__all__ = ["read_batch", "wanted_tokens"]
+__all__ = ["read_batches", "wanted_tokens"]
 
 DEFAULT_TOKENS = 512
 DEFAULT_SEQUENCES = 2
@@ -19,16 +19,18 @@ DEFAULT_TEXT = "pydocs:asyncio+logging"  # 100 kB, read in a second
 SEED = 0
 
 
-def read_batch(
-    target: Target, vocab_size: int, *, data: str | None, sequences: int | None, tokens: int | None
+def read_batches(
+    target: Target, vocab_size: int, count: int, *, data: str | None, sequences: int | None, tokens: int | None
 ) -> tuple[Tensor, str]:
-    """Token ids [B, T + 1], and what they are.
+    """Batches of token ids [count, B, T + 1], and what they are.
 
-    Without `data`: docstrings of this machine where the model has a tokenizer, else uniform random ids.
+    Without `data`: docstrings of this machine where the model has a tokenizer, else uniform random ids. A text that is
+    too short for all of them is read again from its beginning.
 
     Args:
         target: what is audited.
         vocab_size: ids are below this.
+        count: batches; the audit looks at the first.
         data: a corpus spec, or "random".
         sequences: B; 2 if not given.
         tokens: T; 512, or the model's context length if that is shorter.
@@ -47,8 +49,8 @@ def read_batch(
         data = "random" if target.tokenizer is None else DEFAULT_TEXT
     if data == "random":
         generator = torch.Generator().manual_seed(SEED)
-        return torch.randint(vocab_size, (batch, length + 1), generator=generator), "uniform random tokens"
-    ids = _text(target, data, batch, length)
+        return torch.randint(vocab_size, (count, batch, length + 1), generator=generator), "uniform random tokens"
+    ids = _text(target, data, count, batch, length)
     if int(ids.max()) >= vocab_size:
         raise UserError(
             f"--data {data}: its tokenizer gives the id {int(ids.max())}, but the model has {vocab_size} rows; "
@@ -62,23 +64,25 @@ def wanted_tokens(tokens: int | None) -> int:
     return DEFAULT_TOKENS if tokens is None else tokens
 
 
-def _text(target: Target, data: str, batch: int, length: int) -> Tensor:
+def _text(target: Target, data: str, count: int, batch: int, length: int) -> Tensor:
     if target.tokenizer is None:
         if target.run is None:
             raise UserError(f"--data {data}: {target.name} has no tokenizer; leave --data out for random tokens")
         prepared = prepare(data, target.run.data.tokenizer, validation_fraction=target.run.data.validation_fraction)
-        inputs, targets = Sampler(prepared.train, length, SEED).batch(0, batch)
-        return torch.cat((inputs, targets[:, -1:]), 1)
+        sampler = Sampler(prepared.train, length, SEED)
+        read = (sampler.batch(index, batch) for index in range(count))
+        return torch.stack([torch.cat((inputs, targets[:, -1:]), 1) for inputs, targets in read])
     if len(parse_mixture(data)) > 1:
         raise UserError(f"--data {data!r} is a mixture; audit one source at a time")
     wanted = batch * (length + 1)
-    ids = list(itertools.islice(_stream(parse_corpus(data).documents(), target.tokenizer), wanted))
+    ids = list(itertools.islice(_stream(parse_corpus(data).documents(), target.tokenizer), count * wanted))
     if len(ids) < wanted:
         raise UserError(
             f"--data {data} holds {len(ids):,} tokens, but --batch {batch} times --seq {length} needs {wanted:,}; "
             "use a smaller batch or more text"
         )
-    return torch.tensor(ids).view(batch, length + 1)
+    again = itertools.islice(itertools.cycle(ids), count * wanted)
+    return torch.tensor(list(again)).view(count, batch, length + 1)
 
 
 def _stream(documents: Iterable[str], tokenizer: Tokenizer) -> Iterable[int]:

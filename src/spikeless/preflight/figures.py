@@ -144,7 +144,12 @@ def range_test(reading: LearningRateReading | None) -> Figure | None:
     lines = [Line(name="loss", index=0)]
     _line(plot, lines[0], (reading.range_lrs, reading.range_losses))
     ends = (min(finite), max(finite))
-    marks = (("critical, first update", reading.critical), ("planned", reading.lr), ("blew up", reading.range_limit))
+    marks = (
+        ("critical, first update", reading.critical),
+        ("planned", reading.lr),
+        ("averaged loss rises", reading.range_rise),
+        ("blew up", reading.range_limit),
+    )
     for index, (name, lr) in enumerate(marks, start=1):
         if lr is not None and math.isfinite(lr) and lr > 0:
             lines.append(Line(name=f"{name} ({number(lr)})", index=index))

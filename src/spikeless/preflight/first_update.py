@@ -17,7 +17,7 @@ from spikeless.preflight.measurements import LearningRateReading
 
 __all__ = ["measure_learning_rate"]
 
-RANGE_LRS = (1e-6, 1.0)
+RANGE_LRS = (1e-5, 1.0)
 CLIP_NORM = 1.0
 START = 1e-2  # where the search for the critical rate begins: few models are far from it
 
@@ -29,7 +29,7 @@ def measure_learning_rate(
     *,
     optimizer: AdamW,
     lr: float | None,
-    range_steps: int,
+    range_ids: Tensor | None,
 ) -> LearningRateReading | None:
     """The critical learning rate of AdamW's first update, how far it moves the features, and the range test.
 
@@ -39,7 +39,7 @@ def measure_learning_rate(
         gradients: of the mean loss of these, by name.
         optimizer: gives epsilon, betas and decay.
         lr: the planned rate, for the record.
-        range_steps: of the range test; 0 for none.
+        range_ids: of the range test, a batch for each update and one more [N + 1, B, T + 1]; None for no test.
     """
     model = anatomy.lm.model
     parameters = {name: each for name, each in model.named_parameters() if name in gradients}
@@ -68,22 +68,28 @@ def measure_learning_rate(
         descent=found.descent,
         feature_change=feature_change(anatomy, ids[:, :-1], parameters, update),
     )
-    if not range_steps:
+    if range_ids is None:
         return reading
     del update
     low, high = RANGE_LRS
     swept = learning_rate_range(
-        lambda step: _loss(anatomy, ids),
+        lambda step: _loss(anatomy, range_ids[step]),
         list(parameters.values()),
         lambda given: torch.optim.AdamW(
             given, lr=low, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps, weight_decay=0.0
         ),
-        steps=range_steps,
+        steps=len(range_ids) - 1,
         low=low,
         high=high,
         max_norm=CLIP_NORM,
     )
-    return replace(reading, range_lrs=tuple(swept.lrs), range_losses=tuple(swept.losses), range_limit=swept.limit)
+    return replace(
+        reading,
+        range_lrs=swept.lrs,
+        range_losses=swept.losses,
+        range_limit=swept.limit,
+        range_rise=swept.rise(),
+    )
 
 
 def _mean_loss(anatomy: Anatomy, ids: Tensor) -> float:

@@ -65,7 +65,7 @@ class Plan:
         source: what the ids are.
         lr: the planned learning rate, None if not said.
         optimizer: the planned one, None for AdamW's defaults.
-        range_steps: steps of a learning-rate range test; 0 for none.
+        range_ids: batches of a learning-rate range test of N steps [N + 1, B, T + 1]; None for none.
         parts: what the user tells of the anatomy.
         guess: nothing is known of whether the weights are trained.
     """
@@ -74,7 +74,7 @@ class Plan:
     source: str = ""
     lr: float | None = None
     optimizer: AdamW | None = None
-    range_steps: int = 0
+    range_ids: Tensor | None = None
     parts: Mapping[str, str] = field(default_factory=dict)
     guess: bool = False
 
@@ -146,7 +146,7 @@ def measure(
         watch("learning rate", 0, 1)
         optimizer = plan.optimizer or AdamW()
         found = measure_learning_rate(
-            anatomy, ids, gradients, optimizer=optimizer, lr=plan.lr, range_steps=plan.range_steps
+            anatomy, ids, gradients, optimizer=optimizer, lr=plan.lr, range_ids=plan.range_ids
         )
     return replace(measured, learning_rate=found), stand_in
 

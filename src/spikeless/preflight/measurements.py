@@ -302,6 +302,7 @@ class LearningRateReading:
             first update [1/learning rate].
         range_lrs, range_losses: of the learning-rate range test, if one was asked for.
         range_limit: the learning rate at which it blew up; None if it did not.
+        range_rise: the first learning rate that raised its averaged loss by 0.2 nats; None if none did.
     """
 
     optimizer: str
@@ -314,6 +315,7 @@ class LearningRateReading:
     range_lrs: tuple[float, ...] = ()
     range_losses: tuple[float, ...] = ()
     range_limit: float | None = None
+    range_rise: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,6 +129,7 @@ def _numbers(measured: Measurements) -> dict[str, dict[str, str]]:
             "critical, of the first update": number(rate.critical),
             "critical sharpness": number(rate.sharpness),
             "the first update descends": "yes" if rate.descent else "no",
+            "range test: averaged loss rises by 0.2 at": number(rate.range_rise),
             "range test blew up at": number(rate.range_limit),
         }
     return tables

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from spikeless.diagnostics.probes.learning_rate_range import learning_rate_range
+from spikeless.diagnostics.probes.learning_rate_range import LearningRateRange, learning_rate_range
 from spikeless.errors import UserError
 
 
@@ -75,6 +75,24 @@ def test_the_margin_counts_from_the_lowest_loss():
     found = learning_rate_range(lambda step: x.sum() * 0 + course[step], [x], sgd, steps=5, low=1e-3, high=1e-2)
     assert found.losses == pytest.approx((9.0, 6.0, 6.9, 7.1))
     assert found.limit == found.lrs[3]
+
+
+@pytest.mark.parametrize(
+    ("losses", "limit", "at"),
+    [
+        ((9.0, 8.0, 8.0, 9.0, 12.0), None, 3),  # averages with memory 0.6: 9, 8.6, 8.36, 8.616, 9.97
+        ((9.0, 8.0, 8.0, 8.7, 8.7), None, 4),  # 9, 8.6, 8.36, 8.496, 8.578
+        ((9.0, 8.0, 8.0, 8.2, 8.1), None, None),
+        ((9.0, 8.0, math.inf), 3e-3, 2),
+        ((9.0, math.nan), 2e-3, 1),
+        ((9.0, 8.99), 7e-3, "limit"),
+    ],
+)
+def test_the_rise_is_of_the_averaged_loss(losses, limit, at):
+    lrs = tuple(1e-3 * (step + 1) for step in range(len(losses)))
+    found = LearningRateRange(lrs=lrs, losses=losses, first_loss=9.0, limit=limit)
+    assert found.rise() == (limit if at in (None, "limit") else lrs[at])
+    assert found.rise(margin=100.0) == (limit if all(map(math.isfinite, losses)) else lrs[at])
 
 
 def test_the_rate_is_set_in_all_groups_and_clipping_is_done():

@@ -67,11 +67,11 @@ def test_a_rate_between_that_is_bad_does_not_end_the_grid():
 @pytest.mark.parametrize(
     ("losses", "best", "edge", "warning"),
     [
-        ({0.01: 3.0, 0.03: 3.5}, 0.01, "low", "its best learning rate 0.01 is the grid's smallest; give smaller ones"),
-        ({0.01: 3.5, 0.03: 3.0}, 0.03, "high", "its best learning rate 0.03 is the grid's largest; give larger ones"),
-        ({0.01: 3.0, 0.03: 3.0}, 0.01, "low", "its best learning rate 0.01 is the grid's smallest; give smaller ones"),
-        ({0.01: 3.0}, 0.01, "only", "its only learning rate is 0.01; give smaller and larger ones"),
-        ({0.01: INF, 0.03: INF}, None, "", "at every learning rate half of its runs or more failed; give smaller ones"),
+        ({0.01: 3.0, 0.03: 3.5}, 0.01, "low", "the best learning rate 0.01 is the grid's smallest; give smaller ones"),
+        ({0.01: 3.5, 0.03: 3.0}, 0.03, "high", "the best learning rate 0.03 is the grid's largest; give larger ones"),
+        ({0.01: 3.0, 0.03: 3.0}, 0.01, "low", "the best learning rate 0.01 is the grid's smallest; give smaller ones"),
+        ({0.01: 3.0}, 0.01, "only", "the only learning rate is 0.01; give smaller and larger ones"),
+        ({0.01: INF, 0.03: INF}, None, "", "at every learning rate half of the runs or more failed; give smaller ones"),
     ],
 )
 def test_a_best_rate_at_the_edge_is_told(losses, best, edge, warning):

@@ -157,8 +157,8 @@ def test_many_seeds_can_show_a_difference(make_comparison):
         ("planned", "4 runs of 4 not ended (4 planned): the numbers are of those that have"),
         ("partial", "2 runs of 5 not ended (2 running): the numbers are of those that have"),
         ("no baseline", 'there is no arm "baseline": differences and ratios are to mlra'),
-        ("all failed", "mlra: at every learning rate half of its runs or more failed; give smaller ones"),
-        ("one seed", "baseline: its best learning rate 0.1 is the grid's smallest; give smaller ones"),
+        ("all failed", "baseline; mlra: at every learning rate half of the runs or more failed; give smaller ones"),
+        ("one seed", "baseline; mlra: the best learning rate 0.1 is the grid's smallest; give smaller ones"),
     ],
 )
 def test_what_is_warned_of(name, said, comparisons):
@@ -169,7 +169,10 @@ def test_what_is_warned_of(name, said, comparisons):
 def test_edges_say_which_shape(comparisons, make_comparison):
     rates = {0.1: (3.0, 3.1), 1.0: (3.5, 3.6)}
     found = warnings(make_comparison({("baseline", 2): rates, ("baseline", 4): rates}))
-    assert "baseline, 4 layers × 64: its best learning rate 0.1 is the grid's smallest; give smaller ones" in found
+    assert (
+        "baseline, 2 layers × 64; baseline, 4 layers × 64: the best learning rate 0.1 is the grid's smallest; give smaller ones"
+        in found
+    )
 
 
 def test_runs_that_died_and_a_busy_machine(comparisons):

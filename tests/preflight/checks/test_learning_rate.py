@@ -96,6 +96,16 @@ def test_a_range_without_a_blow_up_passes_and_says_how_far_it_went():
     assert "does not reach" in of_range(lr=0.5).message
 
 
+@pytest.mark.parametrize(("lr", "severity"), [(0.02, "warn"), (0.01, "warn"), (0.009, "pass"), (None, "pass")])
+def test_the_plan_against_the_rate_that_raises_the_averaged_loss(lr, severity):
+    (found,) = [
+        each for each in findings(lr=lr, critical=1.0, range_limit=0.1, range_rise=0.01, **SWEEP) if each.code == "rise"
+    ]
+    assert found.severity == severity
+    assert "0.01" in found.message
+    assert severity == "pass" or "0.002" in found.advice
+
+
 def test_both_judgements_stand_side_by_side():
     found = findings(lr=0.2, range_limit=0.1, **SWEEP)
     assert [each.code for each in found] == ["critical", "range"]

@@ -102,12 +102,12 @@ def by_arm(outcomes: Sequence[Outcome]) -> dict[tuple[int, int, str], list[Outco
 def edge_warning(study: ArmStudy) -> str | None:
     """What to change in a grid whose best learning rate is at its edge; None if nothing."""
     if study.best_lr is None:
-        return f"{study.arm}: at every learning rate half of its runs or more failed; give smaller ones"
+        return f"{study.arm}: at every learning rate half of the runs or more failed; give smaller ones"
     if study.edge == "only":
-        return f"{study.arm}: its only learning rate is {study.best_lr:g}; give smaller and larger ones"
+        return f"{study.arm}: the only learning rate is {study.best_lr:g}; give smaller and larger ones"
     if study.edge:
         size, wanted = ("smallest", "smaller") if study.edge == "low" else ("largest", "larger")
-        return f"{study.arm}: its best learning rate {study.best_lr:g} is the grid's {size}; give {wanted} ones"
+        return f"{study.arm}: the best learning rate {study.best_lr:g} is the grid's {size}; give {wanted} ones"
     return None
 
 

@@ -37,9 +37,11 @@ def warnings(comparison: Comparison) -> list[str]:
             f"the only learning rate is {lrs.pop():g}: give smaller and larger ones, each arm may want another"
         )
         studies = []
+    edges: dict[str, list[str]] = {}
     for study in studies:
         if warning := edge_warning(study):
-            found.append(place(study, several) + warning.removeprefix(study.arm))
+            edges.setdefault(warning.removeprefix(study.arm), []).append(place(study, several))
+    found += ["; ".join(places) + warning for warning, places in edges.items()]
     return [*found, *_evidence(comparison), *_busy(comparison)]
 
 
