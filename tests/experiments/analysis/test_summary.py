@@ -169,10 +169,8 @@ def test_what_is_warned_of(name, said, comparisons):
 def test_edges_say_which_shape(comparisons, make_comparison):
     rates = {0.1: (3.0, 3.1), 1.0: (3.5, 3.6)}
     found = warnings(make_comparison({("baseline", 2): rates, ("baseline", 4): rates}))
-    assert (
-        "baseline, 2 layers × 64; baseline, 4 layers × 64: the best learning rate 0.1 is the grid's smallest; give smaller ones"
-        in found
-    )
+    places = "baseline, 2 layers × 64; baseline, 4 layers × 64"
+    assert f"{places}: the best learning rate 0.1 is the grid's smallest; give smaller ones" in found
 
 
 def test_runs_that_died_and_a_busy_machine(comparisons):
