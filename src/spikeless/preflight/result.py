@@ -30,7 +30,7 @@ class AuditReport:
     Attributes:
         measured: the numbers.
         findings: of all checks, those that pass among them.
-        score: one number per model; larger means a smaller largest stable learning rate. None if not known.
+        score: one number per model, see `score`. None if not known.
         command: that reproduces it.
     """
 
