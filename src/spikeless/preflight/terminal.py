@@ -58,7 +58,9 @@ def render(report: AuditReport) -> Group:
     parts += _layers(report.measured)
     parts += [Text(), Text.assemble("Verdict: ", word(report.verdict), f", {verdict(report)}")]
     if report.score is not None:
-        parts.append(Text(f"Score: {number(report.score)} (larger: one step at the same rate changes the features more)"))
+        parts.append(
+            Text(f"Score: {number(report.score)} (larger: one step at the same rate changes the features more)")
+        )
     return Group(*parts)
 
 

@@ -57,17 +57,8 @@ def _first_update(reading: LearningRateReading) -> list[Finding]:
         plan = (
             "" if lr is None else f"; the planned lr={lr:g} is not above" if math.isfinite(critical) else f"; lr={lr:g}"
         )
-        return [
-            Finding(
-                check="learning_rate",
-                code="critical",
-                severity="pass",
-                where="model",
-                message=f"first update of {reading.optimizer}: {known}{plan}",
-                value=critical if lr is None else lr,
-                threshold=None if lr is None else critical,
-            )
-        ]
+        message = f"first update of {reading.optimizer}: {known}{plan}"
+        return _passed("critical", message, lr, seen=critical, below=critical)
     far = lr > FAR * critical
     return [
         Finding(
@@ -98,21 +89,11 @@ def _range_test(reading: LearningRateReading) -> list[Finding]:
         beyond = lr is not None and lr > lrs[-1]
         tail = f"; it does not reach the planned lr={lr:g}" if beyond else ""
         message = f"the range test of {len(lrs)} steps went up to {lrs[-1]:.2g} without a blow-up{tail}"
-        return [Finding(check="learning_rate", code="range", severity="pass", where="model", message=message, value=lr)]
+        return _passed("range", message, lr)
     seen = f"the loss blew up at {limit:.2g} in a range test of {len(lrs)} steps"
     if lr is None or lr <= limit / GRID:
         plan = "" if lr is None else f"; the planned lr={lr:g} is well below"
-        return [
-            Finding(
-                check="learning_rate",
-                code="range",
-                severity="pass",
-                where="model",
-                message=seen + plan,
-                value=limit if lr is None else lr,
-                threshold=None if lr is None else limit / GRID,
-            )
-        ]
+        return _passed("range", seen + plan, lr, seen=limit, below=limit / GRID)
     above = lr >= limit
     return [
         Finding(
@@ -141,17 +122,7 @@ def _rise(reading: LearningRateReading) -> list[Finding]:
     seen = f"from {rise:.2g} on the averaged loss of the range test rises"
     if lr is None or lr < rise:
         plan = "" if lr is None else f"; the planned lr={lr:g} is below"
-        return [
-            Finding(
-                check="learning_rate",
-                code="rise",
-                severity="pass",
-                where="model",
-                message=seen + plan,
-                value=rise if lr is None else lr,
-                threshold=None if lr is None else rise,
-            )
-        ]
+        return _passed("rise", seen + plan, lr, seen=rise, below=rise)
     return [
         Finding(
             check="learning_rate",
@@ -165,5 +136,22 @@ def _rise(reading: LearningRateReading) -> list[Finding]:
             "(rank correlation 0.8), which was 4 to 7 times lower",
             consequence="At this rate the model is likely to learn less than at a smaller one, or nothing.",
             advice=f"Try rates around {rise / BELOW:.1g}.",
+        )
+    ]
+
+
+def _passed(
+    code: str, message: str, lr: float | None, *, seen: float | None = None, below: float | None = None
+) -> list[Finding]:
+    """Nothing to complain of; the value is the planned rate, or what was seen where none is planned."""
+    return [
+        Finding(
+            check="learning_rate",
+            code=code,
+            severity="pass",
+            where="model",
+            message=message,
+            value=seen if lr is None else lr,
+            threshold=None if lr is None else below,
         )
     ]
