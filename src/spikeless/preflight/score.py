@@ -18,7 +18,7 @@ def score(measured: Measurements) -> float | None:
 
     None where it was not measured (--theory-only, a loss that is not finite) or is not a positive number.
 
-    It was meant to order models by their largest stable learning rate, and was tested: over 24 models trained for a while
+    It was meant to order models by their largest stable learning rate, and was tested: over 24 small models
     it does not (rank correlation 0.0 and 0.2 in two halves; docs/results, "audit-prediction"). It goes with the loss
     that they reach. For a learning rate use the range test: `LearningRateRange.rise`.
     """
