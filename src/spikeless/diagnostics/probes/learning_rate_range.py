@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from spikeless.diagnostics.probes._weights import restored, same_random_numbers
 from spikeless.errors import UserError
 
-__all__ = ["LearningRateRange", "learning_rate_range"]
+__all__ = ["learning_rate_range"]
 
 MARGIN = 1.0
 RISE = 0.2
