@@ -27,6 +27,8 @@ __all__ = ["PAGES", "with_tables"]
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs" / "results").glob("*/README.md")))
+LARGE = 1e5
+"""From here on three decimals say nothing."""
 MARK = re.compile(r"(<!-- table: (?P<call>[^>]*?) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 Row = Sequence[str]
@@ -376,8 +378,8 @@ def _interval(value: Interval | None) -> str:
         return "–"
     if not math.isfinite(value.middle):
         return "failed"
-    half = (value.high - value.low) / 2
-    return f"{value.middle:.3f}" + ("" if math.isnan(half) else f" ± {half:.3f}")
+    half, form = (value.high - value.low) / 2, ".3f" if abs(value.middle) < LARGE else ".2g"
+    return f"{value.middle:{form}}" + ("" if math.isnan(half) else f" ± {half:{form}}")
 
 
 def _test(test: PairedTest | None) -> str:

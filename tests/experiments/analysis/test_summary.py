@@ -171,6 +171,9 @@ def test_edges_say_which_shape(comparisons, make_comparison):
     found = warnings(make_comparison({("baseline", 2): rates, ("baseline", 4): rates}))
     places = "baseline, 2 layers × 64; baseline, 4 layers × 64"
     assert f"{places}: the best learning rate 0.1 is the grid's smallest; give smaller ones" in found
+    many = warnings(make_comparison({("baseline", depth): rates for depth in range(2, 9)}))
+    three = "; ".join(f"baseline, {depth} layers × 64" for depth in (2, 3, 4))
+    assert f"{three} and 4 more: the best learning rate 0.1 is the grid's smallest; give smaller ones" in many
 
 
 def test_runs_that_died_and_a_busy_machine(comparisons):

@@ -18,6 +18,8 @@ LEVEL = 0.05
 """A p-value above this shows no difference."""
 COSTLY = 0.05
 """A share of tokens/s or of memory that is worth a word."""
+NAMED = 3
+"""Arms that one warning names."""
 BUSY = 1.25
 """Runs of one arm whose tokens/s differ by such a factor were disturbed."""
 
@@ -41,7 +43,9 @@ def warnings(comparison: Comparison) -> list[str]:
     for study in studies:
         if warning := edge_warning(study):
             edges.setdefault(warning.removeprefix(study.arm), []).append(place(study, several))
-    found += ["; ".join(places) + warning for warning, places in edges.items()]
+    for warning, places in edges.items():
+        more = f" and {len(places) - NAMED} more" if len(places) > NAMED + 1 else ""
+        found.append("; ".join(places[:NAMED] if more else places) + more + warning)
     return [*found, *_evidence(comparison), *_busy(comparison)]
 
 
