@@ -535,6 +535,12 @@ def evaluate_command(out: Out) -> None:
             }
             for reading, values in swept.items()
         },
+        "rise_over_best_lr": {
+            half: statistics.median(
+                10 ** swept["range_rise"][row["name"]] / row["best_lr"] for row in rows if half in ("all", row["half"])
+            )
+            for half in (*HALVES, "all")
+        },
         "selected": _selected(rows, quantities),
         "largest_stable_lr": {
             half: {key: _agreement(rows, values, half) for key, values in quantities.items()}

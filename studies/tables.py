@@ -253,7 +253,9 @@ def sweeps(file: Path) -> list[Row]:
             values = (found[reading][target][half]["spearman"] for half in ("tuning", "untouched", "all"))
             cells = (f"{each['value']:+.2f} [{each['low']:+.2f}, {each['high']:+.2f}]" for each in values)
             rows.append((name, against, *cells))
-    return rows
+    ratios = read_json(file, "rise_over_best_lr")["rise_over_best_lr"]
+    medians = (f"{ratios[half]:.1f}" for half in ("tuning", "untouched", "all"))
+    return [*rows, (f"{names['range_rise']}, over the best rate", "(median ratio)", *medians)]
 
 
 def predicted(file: Path) -> list[Row]:

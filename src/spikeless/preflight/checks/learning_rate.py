@@ -133,7 +133,7 @@ def _rise(reading: LearningRateReading) -> list[Finding]:
             value=lr,
             threshold=rise,
             why="where a range test's averaged loss rose by 0.2 nats went with the best rate of 24 small models "
-            "(rank correlation 0.8), which was 4 to 7 times lower",
+            "(rank correlation 0.8), which was 4 to 8 times lower",
             consequence="At this rate the model is likely to learn less than at a smaller one, or nothing.",
             advice=f"Try rates around {rise / BELOW:.1g}.",
         )
