@@ -14,6 +14,7 @@ from spikeless.files import (
     aside,
     cache_folder,
     content_hash,
+    is_locked,
     locked,
     read_json,
     resumable,
@@ -215,6 +216,38 @@ def test_the_lock_is_given_back(tmp_path, error):
         pass
     with locked(tmp_path):
         pass
+
+
+def test_who_looks_at_the_lock_is_told_and_changes_nothing(tmp_path):
+    run = tmp_path / "run"
+    assert not is_locked(run)
+    assert not run.exists()
+    with locked(run):
+        assert is_locked(run)
+    assert not is_locked(run)
+    (run / ".lock").chmod(0o444)
+    assert not is_locked(run)
+    assert names(run) == [".lock"]
+
+
+def test_the_lock_of_a_living_process_is_seen_until_it_is_killed(tmp_path, holder):
+    process = holder(tmp_path)
+    assert is_locked(tmp_path)
+    process.kill()
+    process.wait()
+    assert not is_locked(tmp_path)
+
+
+@pytest.mark.parametrize(("before", "inside"), [(False, False), (True, False), (False, True)])
+def test_a_folder_that_was_made_for_nothing_goes_again(tmp_path, before, inside):
+    run = tmp_path / "run"
+    if before:
+        run.mkdir()
+    with pytest.raises(RuntimeError), locked(run):
+        if inside:
+            (run / "file").write_text("")
+        raise RuntimeError
+    assert run.exists() is (before or inside)
 
 
 def test_a_lock_where_no_folder_can_be_made(tmp_path):

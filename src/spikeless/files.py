@@ -1,6 +1,7 @@
 """Crash-safe work on disk: a reader sees the old file or the new one, never a half of either."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import math
@@ -19,6 +20,7 @@ __all__ = [
     "aside",
     "cache_folder",
     "content_hash",
+    "is_locked",
     "locked",
     "portable",
     "read_json",
@@ -31,6 +33,8 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 1 << 20
+PATIENCE = 0.2
+"""How long a lock is tried for: a reader that asks `is_locked` holds it for an instant [s]."""
 
 
 def cache_folder() -> Path:
@@ -192,21 +196,51 @@ def locked(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold a folder for this process alone; the lock ends with the process, however it ends.
 
     Args:
-        folder: made if it does not exist.
+        folder: made if it does not exist; if the block fails before anything is in it, it is removed again.
         wait: wait for another holder instead of refusing.
 
     Raises:
         UserError: another process holds it, or the folder cannot be written to.
     """
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=-1 if wait else 0)
+        lock.acquire(timeout=-1 if wait else PATIENCE)
     except Timeout:
         raise UserError(f"{folder} is in use by another process; wait for it or choose another folder") from None
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
     try:
         yield
+    except BaseException:
+        if new and not wait:
+            _remove_unused(folder)
+        raise
     finally:
         lock.release()
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove a locked folder in which there is nothing but its lock."""
+    with contextlib.suppress(OSError):
+        if [path.name for path in folder.iterdir()] == [".lock"]:
+            (folder / ".lock").unlink()
+            folder.rmdir()
+
+
+def is_locked(folder: Path) -> bool:
+    """True if a process holds the folder; it needs no right to write there, and changes nothing."""
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDONLY)
+    except OSError:  # never locked, or nothing that we may look at
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # the file system has no locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False

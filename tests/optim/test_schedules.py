@@ -5,6 +5,7 @@ import pytest
 
 from spikeless.config import find, names_in
 from spikeless.errors import UserError
+from spikeless.optim.schedules import largest_factor
 from spikeless.optim.schedules.constant import Constant
 from spikeless.optim.schedules.cosine import Cosine
 from spikeless.optim.schedules.linear import Linear
@@ -22,6 +23,13 @@ def factors(schedule, steps: int = STEPS) -> list[float]:
 def test_the_warm_up_is_linear_and_its_first_step_already_moves(schedule):
     got = factors(schedule(warmup_steps=WARMUP))[:WARMUP]
     assert got == pytest.approx([(step + 1) / WARMUP for step in range(WARMUP)])
+
+
+@ALL
+@pytest.mark.parametrize("steps", [1, 5, WARMUP - 1, WARMUP, WARMUP + 1, STEPS])
+def test_the_highest_rate_that_is_reached(schedule, steps):
+    made = schedule(warmup_steps=WARMUP)
+    assert largest_factor(made, steps) == max(factors(made, steps))
 
 
 @ALL

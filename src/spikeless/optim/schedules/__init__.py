@@ -6,7 +6,7 @@ from typing import Protocol
 
 from spikeless.errors import UserError
 
-__all__ = ["Schedule", "Warmup"]
+__all__ = ["Schedule", "Warmup", "largest_factor"]
 
 
 class Schedule(Protocol):
@@ -20,6 +20,16 @@ class Schedule(Protocol):
     def factor(self, step: int, steps: int) -> float:
         """Learning rate of the 0-based `step` of `steps` as a share of the peak."""
         ...
+
+
+def largest_factor(schedule: Schedule, steps: int) -> float:
+    """The highest learning rate that a run of `steps` reaches, as a share of the peak; below 1 in a cut warm-up."""
+    largest = 0.0
+    for step in range(steps):
+        largest = max(largest, schedule.factor(step, steps))
+        if largest >= 1:
+            break
+    return largest
 
 
 @dataclass(frozen=True, kw_only=True)
