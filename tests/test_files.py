@@ -299,3 +299,21 @@ def test_a_resumable_folder_keeps_its_lock_until_it_is_published(tmp_path, monke
         (work / "a").write_text("x")
     assert seen == [True]
     assert names(folder) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700), (0o002, 0o664, 0o775)]
+)
+@pytest.mark.parametrize("publish", [aside, resumable])
+def test_what_is_published_has_the_permissions_of_the_users_umask(publish, umask, file, folder, tmp_path):
+    """Libraries write weights through temporary files that nobody else may read."""
+    before = os.umask(umask)
+    try:
+        with publish(tmp_path / "made") as made:
+            (made / "inner").mkdir(mode=0o700)
+            (made / "inner" / "weights").touch(mode=0o600)
+        write_text(tmp_path / "text", "")
+    finally:
+        os.umask(before)
+    modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.rglob("*")}
+    assert modes == {"made": folder, "inner": folder, "weights": file, "text": file}

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from spikeless.words import plural
+
 __all__ = ["SpikelessWarning", "UnhealthyRun", "UserError", "nearest"]
 
 
@@ -26,5 +28,4 @@ def nearest(name: str, valid: Iterable[str], what: str = "name") -> str:
         close = [full for full in names if full.rpartition(".")[2] == name.rpartition(".")[2]][:3]
     if close:
         return f"did you mean {' or '.join(repr(each) for each in close)}?"
-    plural = f"{what}es" if what.endswith("s") else f"{what}s"
-    return f"valid {plural}: {', '.join(names) if names else 'none'}"
+    return f"valid {plural(what)}: {', '.join(names) if names else 'none'}"

@@ -107,6 +107,15 @@ def read_json(path: Path, *keys: str) -> Any:
     return data
 
 
+def _settle(folder: Path) -> None:
+    """Flush what is in a folder, and give it the permissions that the user's umask gives: libraries write with 0600."""
+    mode = folder.stat().st_mode & 0o777
+    for path in sorted(folder.rglob("*")):
+        path.chmod(mode if path.is_dir() else mode & 0o666)
+        sync(path)
+    sync(folder)
+
+
 @contextlib.contextmanager
 def aside(folder: Path) -> Iterator[Path]:
     """A folder to fill that appears as `folder`, whole and flushed, when the block ends well.
@@ -120,9 +129,7 @@ def aside(folder: Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        for path in sorted(temporary.rglob("*")):
-            sync(path)
-        sync(temporary)
+        _settle(temporary)
         if not folder.exists():
             temporary.rename(folder)
             sync(folder.parent)
@@ -149,7 +156,7 @@ def resumable(folder: Path) -> Iterator[Path]:
     with locked(work):
         try:
             yield work
-            sync(work)
+            _settle(work)
             if folder.exists():
                 raise UserError(f"{folder} exists already; choose another folder")
             work.rename(folder)

@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from spikeless.preflight.summary import number
 from spikeless.preflight.terminal import render
+from spikeless.words import number
 
 
 def printed(report, width=80):

@@ -12,7 +12,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 import spikeless.experiments.compare
 from spikeless.cli._options import Data, Device, PrecisionOption, Recipe, Set, Tokenizer, described_run, output_folder
-from spikeless.cli._units import duration
 from spikeless.config import replace_at
 from spikeless.errors import UserError
 from spikeless.evaluation import read_lambada
@@ -21,6 +20,7 @@ from spikeless.experiments.grid import Cell, parse_numbers
 from spikeless.experiments.pace import Pace
 from spikeless.experiments.presentation.terminal import render
 from spikeless.experiments.task import Event
+from spikeless.words import counted, duration
 
 __all__ = ["compare"]
 
@@ -116,11 +116,10 @@ class _Live:
     def begin(self, cells: Sequence[Cell], kept: Sequence[Cell], pace: Pace) -> None:
         """Say how long it will take."""
         self._pace, self._runs = pace, len(cells)
-        processes = "1 process" if pace.jobs == 1 else f"{pace.jobs} processes"
-        threads = "1 thread" if pace.threads == 1 else f"{pace.threads} threads"
         self._console.print(
-            f"{len(cells)} runs to train, {len(kept)} finished before: about {duration(pace.total(cells))} with "
-            f"{processes} of {threads} ({pace.source})",
+            f"{counted(len(cells), 'run')} to train, {len(kept)} finished before: "
+            f"about {duration(pace.total(cells))} with "
+            f"{counted(pace.jobs, 'process')} of {counted(pace.threads, 'thread')} ({pace.source})",
             markup=False,
             soft_wrap=True,
         )

@@ -16,6 +16,7 @@ from spikeless.data.prepare import prepare_folder, prepared_folders
 from spikeless.data.split import VALIDATION_FRACTION
 from spikeless.errors import UserError
 from spikeless.run import DataConfig
+from spikeless.words import counted
 
 __all__ = ["data"]
 
@@ -81,7 +82,7 @@ def _show(found: Inspection, console: Console, verified: bool) -> None:
     about = Table.grid(padding=(0, 2))
     for name, value in (
         ("data", manifest.data),
-        ("tokenizer", f"{manifest.tokenizer}, {manifest.vocab_size:,} tokens"),
+        ("tokenizer", f"{manifest.tokenizer}, {counted(manifest.vocab_size, 'token')}"),
         ("stored as", manifest.dtype),
         ("data hash", manifest.data_hash[:16] + "…"),
         ("hashes of the shards", "verified" if verified else "not looked at; --verify does"),
@@ -106,7 +107,7 @@ def _show(found: Inspection, console: Console, verified: bool) -> None:
     for title, tokens in (("most frequent tokens", found.head), ("least frequent tokens that occur", found.tail)):
         console.print(_frequencies(title, tokens, manifest.train.tokens))
     such_as = Text(f", such as {', '.join(repr(each.text) for each in found.never)}" if found.never else "")
-    never = f"{found.unseen:,} of {manifest.vocab_size:,} tokens never occur in the training part"
+    never = f"{found.unseen:,} of {counted(manifest.vocab_size, 'token')} never occur in the training part"
     console.print(Text(never).append(such_as), soft_wrap=True)
     for name, part in found.parts.items():
         for text in part.samples:

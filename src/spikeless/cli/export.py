@@ -8,6 +8,7 @@ from rich.console import Console
 
 import spikeless.training.export
 from spikeless.config import parse_calls
+from spikeless.words import counted, number
 
 __all__ = ["export"]
 
@@ -29,8 +30,8 @@ def export(
     names = [call.name for each in techniques or () for call in parse_calls(each)]
     trusted = {name.partition(":")[0] for name in names if ":" in name}
     found = spikeless.training.export.export(path, out, dtype=dtype, max_shard_size=max_shard_size, trusted=trusted)
-    console.print(f"read back with {found.reader}, {found.tokens} tokens")
-    console.print(f"largest difference of a logit: {found.difference:.3g} (tolerance {found.tolerance:.3g})")
+    console.print(f"read back with {found.reader}, {counted(found.tokens, 'token')}")
+    console.print(f"largest difference of a logit: {number(found.difference)} (tolerance {number(found.tolerance)})")
     if found.rounding:
-        console.print(f"storing {dtype} instead of fp32 changes a logit by up to {found.rounding:.3g}")
+        console.print(f"storing {dtype} instead of fp32 changes a logit by up to {number(found.rounding)}")
     console.print(f"exported: {out}")

@@ -20,7 +20,6 @@ from spikeless.cli._options import (
     output_folder,
 )
 from spikeless.cli._progress import LiveLine, live_progress
-from spikeless.cli._units import duration, size
 from spikeless.config import replace_at
 from spikeless.data import parse_tokenizer
 from spikeless.report import summary_table
@@ -28,6 +27,7 @@ from spikeless.run import RunConfig
 from spikeless.training.environment import resolve_device
 from spikeless.training.estimate import estimate
 from spikeless.training.run_folder import label_of
+from spikeless.words import duration, scaled, size
 
 __all__ = ["train"]
 
@@ -83,7 +83,7 @@ def _cost(run: RunConfig) -> Table:
         ("tokens", f"{cost.tokens:,}"),
         ("memory while training, fp32", size(cost.memory)),
         ("disk per checkpoint", size(cost.checkpoint)),
-        ("FLOPs per step", f"{cost.flops_per_step:.3g}"),
+        ("FLOPs per step", scaled(cost.flops_per_step, "FLOP")),
         ("time per step (estimate)", duration(cost.seconds_per_step)),
         ("time in all (estimate)", duration(cost.seconds_per_step * run.steps)),
         ("estimated from", cost.source),

@@ -11,6 +11,7 @@ from spikeless.data.shards import Manifest, Shards, Tokens, open_shards
 from spikeless.data.split import Part
 from spikeless.data.tokenizers import Tokenizer, load_tokenizer
 from spikeless.errors import UserError
+from spikeless.words import counted
 
 __all__ = ["Inspection", "PartInspection", "TokenCount", "inspect_shards"]
 
@@ -143,8 +144,9 @@ def _survey(shards: Shards, part: Part, tokenizer: Tokenizer, samples: int) -> _
         documents, begin = documents + len(ends), int(ends[-1]) if len(ends) else begin
     if (documents, begin) != (said, len(tokens)):
         raise UserError(
-            f"the {part} part holds {documents} documents and {len(tokens) - begin} tokens behind them, but the "
-            f"manifest says {said} documents; write the shards anew"
+            f"the {part} part holds {counted(documents, 'document')} and "
+            f"{counted(len(tokens) - begin, 'token')} behind them, but the "
+            f"manifest says {counted(said, 'document')}; write the shards anew"
         )
     return survey
 

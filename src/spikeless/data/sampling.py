@@ -16,6 +16,7 @@ from torch import Tensor
 from spikeless.data.mixture import Mixture
 from spikeless.data.shards import Tokens
 from spikeless.errors import UserError
+from spikeless.words import counted
 
 __all__ = ["Sampler", "permute", "validation_batches"]
 
@@ -155,7 +156,8 @@ def _num_windows(tokens: Tokens, sequence_length: int, what: str) -> int:
     if count < 1:
         remedy = f"set sequence_length to at most {len(tokens) - 1} or " if len(tokens) > 1 else ""
         raise UserError(
-            f"there are {len(tokens)} {what} tokens, fewer than one window of sequence_length + 1 = "
+            f"there {'is' if len(tokens) == 1 else 'are'} {counted(len(tokens), f'{what} token')}, "
+            "fewer than one window of sequence_length + 1 = "
             f"{sequence_length + 1} takes; {remedy}give more text"
         )
     return count

@@ -18,6 +18,7 @@ from spikeless.config import from_dict
 from spikeless.data.tokenizers import Tokenizer
 from spikeless.errors import UserError
 from spikeless.files import content_hash, read_json, sha256
+from spikeless.words import counted
 
 __all__ = [
     "DTYPES",
@@ -115,7 +116,8 @@ class Tokens:
         if self._vocab_size is not None and length and out.max() >= self._vocab_size:
             raise UserError(
                 f"the token shards hold the id {out.max()} at or behind token {start}, but the vocabulary has "
-                f"{self._vocab_size} tokens; they are damaged: `spikeless data inspect DIR --verify` tells where"
+                f"{counted(self._vocab_size, 'token')}; they are damaged: "
+                "`spikeless data inspect DIR --verify` tells where"
             )
         return out
 
@@ -173,7 +175,7 @@ def read_manifest(folder: Path) -> Manifest:
         if not re.fullmatch(r"(train|validation)-[0-9]{5,9}\.bin", shard.file):
             raise UserError(f"{path} names a file outside its folder: {shard.file[:80]!r}")
         if shard.tokens < 1 or names[shard.file] > 1:
-            raise UserError(f"{path} is damaged: {shard.file!r} with {shard.tokens} tokens cannot be")
+            raise UserError(f"{path} is damaged: {shard.file!r} with {counted(shard.tokens, 'token')} cannot be")
     for part in (manifest.train, manifest.validation):
         if part.tokens != sum(shard.tokens for shard in part.shards) or min(part.documents, part.bytes) < 0:
             raise UserError(f"{path} is damaged: its counts contradict each other")
@@ -191,8 +193,8 @@ def _open_shard(path: Path, shard: Shard, dtype: np.dtype, verify: bool) -> np.n
         raise UserError(f"{path} is a link that leads out of its folder; copy the file into it")
     actual = path.stat().st_size if path.is_file() else None
     if actual != expected or not actual:
-        found = "is missing" if actual is None else f"has {actual} bytes"
-        raise UserError(f"{path} {found}, but its manifest says {expected} bytes; write the shards anew")
+        found = "is missing" if actual is None else f"has {counted(actual, 'byte')}"
+        raise UserError(f"{path} {found}, but its manifest says {counted(expected, 'byte')}; write the shards anew")
     if verify and sha256(path) != shard.sha256:
         raise UserError(f"{path} does not have the content that its manifest says (SHA-256); write the shards anew")
     return np.memmap(path, dtype=dtype, mode="r")

@@ -12,6 +12,7 @@ from spikeless.errors import UserError
 from spikeless.evaluation.subject import Subject
 from spikeless.evaluation.windows import Window, score_windows
 from spikeless.stats import perplexity
+from spikeless.words import counted
 
 __all__ = ["Lambada", "LambadaExample", "evaluate_lambada", "read_lambada"]
 
@@ -83,7 +84,9 @@ def evaluate_lambada(
     for example in examples:
         context, target = _encode(subject, example)
         if len(target) > length:
-            raise UserError(f"{example.where}: the last word has {len(target)} tokens; the model sees {length} at once")
+            raise UserError(
+                f"{example.where}: the last word has {counted(len(target), 'token')}; the model sees {length} at once"
+            )
         tokens = [*context, *target]
         truncated += len(tokens) > length + 1
         windows.append(Window(tokens=tokens[-(length + 1) :], scored=len(target)))

@@ -18,6 +18,7 @@ from spikeless.nn.transformer import Transformer
 from spikeless.pretrained.foreign import context_length_of, load_foreign
 from spikeless.pretrained.read import read_config, read_pretrained
 from spikeless.training.trained import load_trained
+from spikeless.words import counted
 
 __all__ = ["Subject", "load_subject"]
 
@@ -61,7 +62,7 @@ class Subject:
         if wanted is None and most is None:
             raise UserError("config.json does not say how many positions the model has; give --sequence-length")
         if wanted is not None and not 1 <= wanted <= (most or wanted):
-            limit = "at least 1 token" if most is None else f"1 to {most} tokens"
+            limit = "at least 1 token" if most is None else f"1 to {counted(most, 'token')}"
             raise UserError(f"sequence length {wanted} is out of range; the model takes {limit}")
         return wanted or most or 1
 

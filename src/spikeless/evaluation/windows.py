@@ -8,6 +8,7 @@ import torch
 
 from spikeless.errors import UnhealthyRun, UserError
 from spikeless.evaluation.scorer import IGNORED, Scorer
+from spikeless.words import counted
 
 __all__ = ["Score", "Window", "rolling_windows", "score_windows"]
 
@@ -91,7 +92,8 @@ def _score_batch(scorer: Scorer, batch: Sequence[Window]) -> Iterator[Score]:
         scores = scorer(inputs, targets)
     except torch.OutOfMemoryError:
         raise UserError(
-            f"{len(batch)} windows of {longest} tokens do not fit into the device's memory; lower the batch size"
+            f"{counted(len(batch), 'window')} of {counted(longest, 'token')} do not fit into the device's memory; "
+            "lower the batch size"
         ) from None
     sums, greedy = scores.log_probabilities.double().sum(1), scores.greedy.all(1)
     for total, is_greedy in zip(sums.tolist(), greedy.tolist(), strict=True):

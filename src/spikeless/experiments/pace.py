@@ -14,6 +14,7 @@ from spikeless.training.build import build_model
 from spikeless.training.environment import resolve_device
 from spikeless.training.objective import Objective, time_pass
 from spikeless.training.state import TrainState
+from spikeless.words import duration
 
 __all__ = ["Pace", "measure_pace", "reading_seconds"]
 
@@ -79,7 +80,7 @@ def measure_pace(cells: Sequence[Cell], jobs: int | None = None) -> Pace:
         alone, together = _pass_seconds(shapes[largest], 1), _pass_seconds(shapes[largest], cores)
         faster = alone < cores * together
         jobs, threads = (cores, 1) if faster else (1, cores)
-        source = f"a step takes {alone:.3g} s with one thread, {together:.3g} s with {cores}"
+        source = f"a step takes {duration(alone)} with one thread, {duration(together)} with {cores}"
     jobs = min(jobs, len(cells))
     return Pace(
         jobs=jobs,

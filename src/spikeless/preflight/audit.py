@@ -26,6 +26,7 @@ from spikeless.preflight.undisturbed import undisturbed
 from spikeless.preflight.watch import Watch
 from spikeless.recipes import adapt
 from spikeless.run import RunConfig
+from spikeless.words import counted
 
 __all__ = ["audit"]
 
@@ -191,7 +192,7 @@ def _checked(batch: Tensor, vocab_size: int) -> Tensor:
             f"batch has the shape {list(batch.shape)} and type {batch.dtype}; token ids [B, T + 1] are needed"
         )
     if int(batch.max()) >= vocab_size or int(batch.min()) < 0:
-        raise UserError(f"batch has the id {int(batch.max())}, but the model has {vocab_size} rows")
+        raise UserError(f"batch has the id {int(batch.max())}, but the model has {counted(vocab_size, 'row')}")
     return batch.long()
 
 

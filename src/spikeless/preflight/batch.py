@@ -10,6 +10,7 @@ from spikeless.data import Sampler, Tokenizer, parse_corpus, prepare
 from spikeless.data.mixture import parse_mixture
 from spikeless.errors import UserError
 from spikeless.preflight.target import Target
+from spikeless.words import counted
 
 __all__ = ["read_batches", "wanted_tokens"]
 
@@ -53,7 +54,8 @@ def read_batches(
     ids = _text(target, data, count, batch, length)
     if int(ids.max()) >= vocab_size:
         raise UserError(
-            f"--data {data}: its tokenizer gives the id {int(ids.max())}, but the model has {vocab_size} rows; "
+            f"--data {data}: its tokenizer gives the id {int(ids.max())}, but the model has "
+            f"{counted(vocab_size, 'row')}; "
             "give data of the model's own tokenizer"
         )
     return ids, data
@@ -78,7 +80,8 @@ def _text(target: Target, data: str, count: int, batch: int, length: int) -> Ten
     ids = list(itertools.islice(_stream(parse_corpus(data).documents(), target.tokenizer), count * wanted))
     if len(ids) < wanted:
         raise UserError(
-            f"--data {data} holds {len(ids):,} tokens, but --batch {batch} times --seq {length} needs {wanted:,}; "
+            f"--data {data} holds {counted(len(ids), 'token')}, but "
+            f"--batch {batch} times --seq {length} needs {wanted:,}; "
             "use a smaller batch or more text"
         )
     again = itertools.islice(itertools.cycle(ids), count * wanted)

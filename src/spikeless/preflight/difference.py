@@ -13,8 +13,8 @@ from spikeless.files import portable
 from spikeless.preflight.findings import SEVERITIES, Finding
 from spikeless.preflight.quantities import QUANTITIES
 from spikeless.preflight.result import AuditReport
-from spikeless.preflight.summary import EMPTY, number
 from spikeless.preflight.terminal import word
+from spikeless.words import EMPTY, number
 
 __all__ = ["difference", "difference_json"]
 

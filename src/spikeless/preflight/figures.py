@@ -16,8 +16,8 @@ from spikeless.preflight.measurements import (
     TevReading,
     Theory,
 )
-from spikeless.preflight.summary import number
 from spikeless.report.style import Figure, Line, figure
+from spikeless.words import number
 
 __all__ = ["KINDS", "sections"]
 

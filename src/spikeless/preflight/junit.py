@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 from spikeless.files import write_text
 from spikeless.preflight.findings import Finding
 from spikeless.preflight.result import AuditReport, FailOn, counts
-from spikeless.preflight.summary import number
+from spikeless.words import number
 
 __all__ = ["write_junit"]
 

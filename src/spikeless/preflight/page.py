@@ -6,8 +6,9 @@ from spikeless.preflight.figures import KINDS, sections
 from spikeless.preflight.measurements import Measurements
 from spikeless.preflight.quantities import QUANTITIES
 from spikeless.preflight.result import AuditReport
-from spikeless.preflight.summary import COLUMNS, audited, batch, layer_rows, number, passed, ranked, verdict
+from spikeless.preflight.summary import COLUMNS, audited, batch, layer_rows, passed, ranked, verdict
 from spikeless.report.page import write_page
+from spikeless.words import number
 
 __all__ = ["write_audit_page"]
 

@@ -1,27 +1,24 @@
 """What is said of an audit in words and table cells, for the terminal and for the page."""
 
 import math
-import re
 from collections.abc import Sequence
 
 from spikeless.preflight.findings import SEVERITIES, Finding
 from spikeless.preflight.measurements import LayerReading, Measurements, SubLayerReading, Theory
 from spikeless.preflight.result import AuditReport
+from spikeless.words import EMPTY, count, counted, number
 
 __all__ = [
     "COLUMNS",
-    "EMPTY",
     "audited",
     "batch",
     "layer_rows",
-    "number",
     "passed",
     "ranked",
     "shown_layers",
     "verdict",
 ]
 
-EMPTY = "–"
 COLUMNS = {
     "layer": "layer",
     "kind": "sub-layer",
@@ -42,27 +39,6 @@ WORST = 3
 MANY = 12  # layers up to which all are shown
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number in few characters: 0.0123, 1.2e-7, ∞, NaN."""
-    if value is None:
-        return EMPTY
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    if 1000 <= abs(value) < 99_999.5:
-        return f"{value:.0f}"
-    return re.sub(r"e([+-])0*(\d)", lambda match: f"e{match[1].strip('+')}{match[2]}", f"{value:.{digits}g}")
-
-
-def count(value: int) -> str:
-    """A count to three digits: 124M."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return str(value)
-
-
 def audited(measured: Measurements) -> str:
     """What was audited, in one line."""
     model = measured.model
@@ -70,7 +46,7 @@ def audited(measured: Measurements) -> str:
     added = f" with {' + '.join(model.techniques)}" if model.techniques else ""
     return (
         f"{model.name}{added}: {model.architecture}, {model.state} weights, {count(model.parameters)} parameters, "
-        f"{model.num_layers} layers × {model.width}, vocabulary {model.vocab_size:,}, {head}"
+        f"{counted(model.num_layers, 'layer')} × {model.width}, vocabulary {model.vocab_size:,}, {head}"
     )
 
 
@@ -79,8 +55,10 @@ def batch(measured: Measurements) -> str:
     given = measured.batch
     if given is None:
         return "Theory only: no activations, so nothing was measured on tokens"
-    sequences = "1 sequence" if given.sequences == 1 else f"{given.sequences:,} sequences"
-    return f"{sequences}, {given.tokens:,} tokens of {given.source}; Jacobians at {given.jacobian_tokens:,} tokens"
+    return (
+        f"{counted(given.sequences, 'sequence')}, {counted(given.tokens, 'token')} of {given.source}; "
+        f"Jacobians at {counted(given.jacobian_tokens, 'token')}"
+    )
 
 
 def verdict(report: AuditReport) -> str:
@@ -88,7 +66,7 @@ def verdict(report: AuditReport) -> str:
     shown = [each for each in report.findings if not each.accepted]
     failures, warnings = (sum(each.severity == severity for each in shown) for severity in ("fail", "warn"))
     accepted = sum(each.accepted for each in report.findings)
-    parts = [_plural(failures, "failure"), _plural(warnings, "warning")]
+    parts = [counted(failures, "failure"), counted(warnings, "warning")]
     parts += [f"{accepted} accepted by the baseline"] if accepted else []
     return ", ".join(parts)
 
@@ -104,7 +82,7 @@ def passed(findings: Sequence[Finding]) -> str:
     checks = {each.check for each in findings} - {each.check for each in findings if each.severity != "pass"}
     if not checks:
         return "no check passed as a whole"
-    return f"{_plural(len(checks), 'check')} passed: {', '.join(sorted(checks))}"
+    return f"{counted(len(checks), 'check')} passed: {', '.join(sorted(checks))}"
 
 
 def shown_layers(layers: Sequence[int], worst: Sequence[int]) -> list[int]:
@@ -176,7 +154,3 @@ def _size(sub_layer: SubLayerReading) -> float:
     given = (sub_layer.measured, sub_layer.bound, sub_layer.estimate)
     value = next((each for each in given if each is not None), 0.0)
     return math.inf if math.isnan(value) else value
-
-
-def _plural(many: int, what: str) -> str:
-    return f"{many} {what}{'' if many == 1 else 's'}"

@@ -17,13 +17,13 @@ from spikeless.preflight.summary import (
     audited,
     batch,
     layer_rows,
-    number,
     passed,
     ranked,
     shown_layers,
     verdict,
     worst_layers,
 )
+from spikeless.words import counted, number
 
 __all__ = ["render", "word"]
 
@@ -132,5 +132,5 @@ def _layers(measured: Measurements) -> list[RenderableType]:
     for row in rows:
         table.add_row(*map(escape, row.values()))
     left_out = len(every) - len(shown)
-    said = f"{left_out} of {len(every)} layers are left out: shown are the first, the last and the worst"
+    said = f"{left_out} of {counted(len(every), 'layer')} are left out: shown are the first, the last and the worst"
     return [table, *([Text(said)] if left_out else [])]

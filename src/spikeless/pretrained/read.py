@@ -17,6 +17,7 @@ from spikeless.models import Family
 from spikeless.nn.transformer import ModelConfig, Transformer
 from spikeless.pretrained.describe import family_of, read_description
 from spikeless.weights import Weights, open_weights
+from spikeless.words import counted
 
 __all__ = ["Pretrained", "check_pretrained", "read_config", "read_pretrained", "weights_hash"]
 
@@ -121,7 +122,10 @@ def _matched(folder: Path) -> tuple[ModelConfig, Weights, dict[str, str]]:
     weights = open_weights(folder)
     count = len(weights.tensors)
     if config.num_layers > count:
-        raise UserError(f"{folder}: config.json wants {config.num_layers:,} layers, but there are {count:,} tensors")
+        raise UserError(
+            f"{folder}: config.json wants {counted(config.num_layers, 'layer')}, but the files hold "
+            f"{counted(count, 'tensor')}"
+        )
     table, largest = (config.vocab_size or 0) * config.width, max(each.elements for each in weights.tensors.values())
     if table > largest:
         raise UserError(

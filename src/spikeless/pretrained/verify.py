@@ -15,6 +15,7 @@ from spikeless.data import Tokenizer, load_tokenizer
 from spikeless.errors import UserError
 from spikeless.nn.transformer import Transformer
 from spikeless.pretrained.read import read_pretrained
+from spikeless.words import number
 
 __all__ = ["Agreement", "verify"]
 
@@ -164,7 +165,8 @@ def _compare(what: str, ours: Tensor, theirs: Tensor, model: Transformer, tokens
         tolerance = max(tolerance, ROUNDINGS * _largest(ours.double() - exact))
     if not difference <= tolerance:  # also where one is not a number
         raise UserError(
-            f"nothing was exported: {what} changes a logit by {difference:.3g}; rounding explains {tolerance:.3g}"
+            f"nothing was exported: {what} changes a logit by {number(difference)}; "
+            f"rounding explains {number(tolerance)}"
         )
     return tolerance
 

@@ -10,6 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from spikeless.files import write_text
 from spikeless.report.style import Figure
+from spikeless.words import counted
 
 __all__ = ["write_page"]
 
@@ -38,6 +39,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["counted"] = counted
     page = environment.get_template(template.name).render(
         title=title,
         sections=sections,

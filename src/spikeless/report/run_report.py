@@ -11,6 +11,7 @@ from spikeless.report.figures import figures
 from spikeless.report.page import write_page
 from spikeless.report.record import RunRecord
 from spikeless.report.table import COLUMNS, caption, cell, summary_rows
+from spikeless.words import counted
 
 __all__ = ["write_report"]
 
@@ -64,14 +65,15 @@ def one_line(arms: Sequence[Arm]) -> str:
     recipes = " and ".join(dict.fromkeys(record.recipe for record in records))
     if len(records) == 1:
         summary = records[0].summary()
-        size = f", {summary.parameters:,} parameters" if summary.parameters else ""
+        size = f", {counted(summary.parameters, 'parameter')}" if summary.parameters else ""
         steps = summary.planned_steps or summary.steps
-        return f"{arms[0].name} on {recipes}{size}, {steps:,} steps: {summary.outcome}"
+        return f"{arms[0].name} on {recipes}{size}, {counted(steps, 'step')}: {summary.outcome}"
     steps = sorted({record.summary().steps for record in records})
-    span = " to ".join(f"{count:,}" for count in dict.fromkeys((steps[0], steps[-1])))
+    span = (f"{steps[0]:,} to " if steps[0] < steps[-1] else "") + counted(steps[-1], "step")
     failed = sum(record.summary().failed for record in records)
-    settings = "1 arm" if len(arms) == 1 else f"{len(arms)} arms"
-    return f"{settings} on {recipes}: {len(records)} runs of {span} steps, {failed or 'none'} failed"
+    return (
+        f"{counted(len(arms), 'arm')} on {recipes}: {counted(len(records), 'run')} of {span}, {failed or 'none'} failed"
+    )
 
 
 def by_value(arms: Sequence[Arm], field: str) -> dict[str, list[tuple[str, list[str]]]]:

@@ -9,6 +9,7 @@ from spikeless.errors import UserError
 from spikeless.init import initialise
 from spikeless.nn.transformer import Transformer
 from spikeless.run import RunConfig
+from spikeless.words import counted
 
 __all__ = ["build_model", "check_buildable", "fill_vocabulary"]
 
@@ -52,7 +53,7 @@ def fill_vocabulary(run: RunConfig, tokenizer: Tokenizer) -> RunConfig:
         return replace(run, model=replace(run.model, vocab_size=tokenizer.vocab_size))
     if run.model.vocab_size < tokenizer.vocab_size:
         raise UserError(
-            f"the tokenizer {tokenizer.spec} has {tokenizer.vocab_size} tokens, the model only "
+            f"the tokenizer {tokenizer.spec} has {counted(tokenizer.vocab_size, 'token')}, the model only "
             f"model.vocab_size={run.model.vocab_size}; give a smaller tokenizer or --set model.vocab_size=none"
         )
     return run

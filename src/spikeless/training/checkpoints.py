@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spikeless.errors import SpikelessWarning, UserError
 from spikeless.files import aside, read_json, sha256, write_json, write_text
+from spikeless.words import counted
 
 __all__ = ["Checkpoint", "Checkpoints", "CorruptCheckpoint", "read_checkpoint"]
 
@@ -95,7 +96,9 @@ class Checkpoints:
                 older = "using the one before it" if step != steps[0] else "and there is none before it"
                 warnings.warn(f"{error}; {older}", SpikelessWarning, stacklevel=2)
         if steps:
-            raise UserError(f"none of the {len(steps)} checkpoints in {self.folder} is whole; start again elsewhere")
+            raise UserError(
+                f"none of the {counted(len(steps), 'checkpoint')} in {self.folder} is whole; start again elsewhere"
+            )
         return None
 
     def discard_after(self, step: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from spikeless.errors import UserError
+from spikeless.words import counted
 
 __all__ = ["DECIDES_BITS", "describe_environment", "peak_flops", "resolve_device"]
 
@@ -32,7 +33,9 @@ def resolve_device(wanted: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device {wanted!r} is not supported; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {wanted!r} is not on this machine, which has {torch.cuda.device_count()} CUDA devices")
+        raise UserError(
+            f"device {wanted!r} is not on this machine, which has {counted(torch.cuda.device_count(), 'CUDA device')}"
+        )
     return device
 
 

@@ -13,6 +13,7 @@ import torch
 
 from spikeless.errors import UserError, nearest
 from spikeless.weights.strict_json import parse_object
+from spikeless.words import counted
 
 __all__ = ["DTYPES", "MAX_HEADER_BYTES", "RandomAccess", "TensorInfo", "read_header"]
 
@@ -98,7 +99,7 @@ def read_header(file: RandomAccess) -> tuple[dict[str, TensorInfo], dict[str, st
     """
     where = str(file.path)
     if file.size < LENGTH_BYTES:
-        raise UserError(f"{where}: {file.size} bytes are no safetensors file; is it truncated?")
+        raise UserError(f"{where} is no safetensors file: it has {counted(file.size, 'byte')}; is it truncated?")
     length = int.from_bytes(_bytes(file, LENGTH_BYTES, 0), "little")
     if length > MAX_HEADER_BYTES:
         raise UserError(
@@ -168,4 +169,6 @@ def _check_cover(tensors: list[TensorInfo], file: RandomAccess, start: int) -> N
             raise UserError(f"{file.path}: header: tensor {each.name!r} {fault}, at byte {each.begin:,}")
         at = each.end
     if at != file.size:
-        raise UserError(f"{file.path}: {file.size - at:,} bytes after the last tensor belong to none; it is damaged")
+        raise UserError(
+            f"{file.path}: {counted(file.size - at, 'byte')} after the last tensor belong to none; it is damaged"
+        )

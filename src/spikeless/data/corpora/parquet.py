@@ -9,6 +9,7 @@ from spikeless.data.corpora import Tally
 from spikeless.data.corpora._files import FileCorpus
 from spikeless.data.corpora._records import decoded, missing_field
 from spikeless.errors import UserError
+from spikeless.words import counted
 
 __all__ = ["Parquet"]
 
@@ -57,7 +58,7 @@ class Parquet(FileCorpus):
                     for raw in _as_bytes(batch.column(0)).to_pylist():
                         yield decoded(raw or b"", tally)
             if missing:
-                raise UserError(f"{where} is damaged: {missing} rows fewer than it says; fetch it anew")
+                raise UserError(f"{where} is damaged: {counted(missing, 'row')} fewer than it says; fetch it anew")
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{where} cannot be read: {str(error).splitlines()[0]}; fetch it anew") from None
 

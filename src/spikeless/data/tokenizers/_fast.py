@@ -10,6 +10,7 @@ import tokenizers
 
 from spikeless.errors import UserError
 from spikeless.files import content_hash, read_json, write_json, write_text
+from spikeless.words import counted
 
 __all__ = ["CONFIG", "DEFINITION", "END_OF_TEXT", "FastTokenizer", "load_fast_tokenizer", "token_text"]
 
@@ -57,7 +58,7 @@ class FastTokenizer:
         self.vocab_size: int = max(vocabulary.values(), default=-1) + 1  # ids may have gaps
         if self.vocab_size > GAPS * len(vocabulary) + ROOM:
             raise UserError(
-                f"the tokenizer {spec} has {len(vocabulary):,} tokens, but ids up to {self.vocab_size - 1:,}"
+                f"the tokenizer {spec} has {counted(len(vocabulary), 'token')}, but ids up to {self.vocab_size - 1:,}"
             )
         end = self._tokenizer.token_to_id(end_of_text)
         if end is None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from spikeless.evaluation.tev.measure import EmbeddingVariability
+from spikeless.words import EMPTY, count, number
 
 __all__ = ["COLUMNS", "name_of", "remarks", "rows"]
 
@@ -19,7 +20,6 @@ COLUMNS = {
     "effective_mean": "TEV effective, μ",
     "effective_std": "TEV effective, σ",
 }
-EMPTY = "–"
 HEADS = {True: "tied", False: "own", None: EMPTY}
 
 
@@ -31,15 +31,15 @@ def rows(readings: Sequence[EmbeddingVariability]) -> list[dict[str, str]]:
         cells = {
             "checkpoint": each.label,
             "step": EMPTY if each.step is None else f"{each.step:,}",
-            "parameters": _count(each.parameters),
+            "parameters": count(each.parameters),
             "table": f"{each.rows}×{each.width}",
             "dtype": each.dtype,
             "head": HEADS[each.tied],
-            "mean": _number(each.mean),
-            "std": _number(each.std, 3),
+            "mean": number(each.mean, 4),
+            "std": number(each.std, 3),
             "entry": each.entry,
-            "effective_mean": _number(each.effective_mean),
-            "effective_std": _number(each.effective_std, 3),
+            "effective_mean": number(each.effective_mean, 4),
+            "effective_std": number(each.effective_std, 3),
         }
         if not steps:
             del cells["step"]
@@ -54,13 +54,13 @@ def remarks(readings: Sequence[EmbeddingVariability]) -> list[tuple[str, str]]:
         said = []
         if each.padded_rows:
             said.append(
-                f"{each.padded_rows} of {each.rows} rows lie beyond the {each.vocabulary} known ids; "
-                f"without them raw μ {_number(each.unpadded_mean)}, σ {_number(each.unpadded_std, 3)}"
+                f"{each.padded_rows:,} of {each.rows:,} rows lie beyond the {each.vocabulary} known ids; "
+                f"without them raw μ {number(each.unpadded_mean, 4)}, σ {number(each.unpadded_std, 3)}"
             )
         if each.constant_rows:
-            said.append(f"rows of one value: {each.constant_rows}, of them zero: {each.zero_rows}")
+            said.append(f"rows of one value: {each.constant_rows:,}, of them zero: {each.zero_rows:,}")
         if each.non_finite_rows:
-            said.append(f"rows that are not finite: {each.non_finite_rows}; the numbers are those of the others")
+            said.append(f"rows that are not finite: {each.non_finite_rows:,}; the numbers are those of the others")
         found += [(name_of(each), one) for one in (*said, *each.notes)]
     return found
 
@@ -68,14 +68,3 @@ def remarks(readings: Sequence[EmbeddingVariability]) -> list[tuple[str, str]]:
 def name_of(reading: EmbeddingVariability) -> str:
     """The checkpoint's label, and its step if it has one."""
     return reading.label if reading.step is None else f"{reading.label}, step {reading.step:,}"
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return EMPTY if value is None else f"{value:.{digits}g}"
-
-
-def _count(number: int) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{unit}"
-    return str(number)

@@ -10,7 +10,7 @@ from spikeless.experiments.analysis.statistics import PairedTest, least_p
 from spikeless.experiments.analysis.summary import ArmRow, LrRow, arm_rows, baseline_of, lr_rows
 from spikeless.experiments.grid import BASELINE
 from spikeless.experiments.presentation.wording import p_value
-from spikeless.preflight.summary import number
+from spikeless.words import counted, number
 
 __all__ = ["COSTLY", "LEVEL", "not_helping", "place", "warnings"]
 
@@ -64,7 +64,7 @@ def not_helping(comparison: Comparison) -> list[str]:
 
 def place(row: ArmRow | ArmStudy, several: bool) -> str:
     """An arm, with its depth and width where there are several of them."""
-    return f"{row.arm}, {row.depth} layers × {row.width}" if several else row.arm
+    return f"{row.arm}, {counted(row.depth, 'layer')} × {row.width}" if several else row.arm
 
 
 def _unended(comparison: Comparison) -> list[str]:
@@ -75,12 +75,13 @@ def _unended(comparison: Comparison) -> list[str]:
     if states:
         parts = ", ".join(f"{count} {state}" for state, count in states.items())
         found.append(
-            f"{_runs(states.total())} of {len(outcomes)} not ended ({parts}): the numbers are of those that have"
+            f"{counted(states.total(), 'run')} of {len(outcomes)} not ended ({parts}): "
+            "the numbers are of those that have"
         )
     if failed := [run for run in outcomes if run.failed]:
         crashed = sum(run.state == "crashed" for run in failed)
         also = f", {crashed} of them because the process died (run again to try again)" if crashed else ""
-        found.append(f"{_runs(len(failed))} of {len(outcomes)} failed{also}: their loss counts as infinite")
+        found.append(f"{counted(len(failed), 'run')} of {len(outcomes)} failed{also}: their loss counts as infinite")
     return found
 
 
@@ -99,10 +100,12 @@ def _evidence(comparison: Comparison) -> list[str]:
     if many == 1:
         found.append("only one seed has ended in two arms: their differences are an illustration, no evidence")
     elif many and least_p(many) > LEVEL:
-        found.append(f"{_seeds(many)} allow no p-value below {p_value(least_p(many))}: no difference can be shown")
+        found.append(
+            f"{counted(many, 'seed')} allow no p-value below {p_value(least_p(many))}: no difference can be shown"
+        )
     elif many:
         fewer = f" ({p_value(least_p(few))} with {few})" if few != many else ""
-        found.append(f"the smallest p-value that {_seeds(many)} allow is {p_value(least_p(many))}{fewer}")
+        found.append(f"the smallest p-value that {counted(many, 'seed')} allow is {p_value(least_p(many))}{fewer}")
     rows = [row for row in arm_rows(comparison) if row.arm != baseline]
     count = len(tests) + sum((row.own_lr is not None) + (row.same_lr is not None) for row in rows)
     if count > 1:
@@ -161,8 +164,12 @@ def _amount(row: LrRow) -> str:
     assert row.test is not None
     difference = row.test.median
     if row.failed * 2 >= row.seeds:
-        return f"{row.failed} of {row.seeds} runs failed"
-    return f"{difference:+.3f} nats" if abs(difference) < float("inf") else f"{row.failed} of {row.seeds} runs failed"
+        return f"{row.failed} of {counted(row.seeds, 'run')} failed"
+    return (
+        f"{difference:+.3f} nats"
+        if abs(difference) < float("inf")
+        else f"{row.failed} of {counted(row.seeds, 'run')} failed"
+    )
 
 
 def _chance(row: LrRow) -> str:
@@ -172,7 +179,7 @@ def _chance(row: LrRow) -> str:
 
 def _p(test: PairedTest) -> str:
     """The p-value; a single pair has none that says anything."""
-    return _seeds(test.n) if test.n == 1 else f"p {p_value(test.p_value)}, {_seeds(test.n)}"
+    return counted(test.n, "seed") if test.n == 1 else f"p {p_value(test.p_value)}, {counted(test.n, 'seed')}"
 
 
 def _costs(row: ArmRow) -> list[str]:
@@ -185,11 +192,3 @@ def _costs(row: ArmRow) -> list[str]:
     if row.memory_ratio is not None and row.memory_ratio > 1 + COSTLY:
         found.append(f"{100 * (row.memory_ratio - 1):.0f} % more peak memory than the {row.baseline}")
     return found
-
-
-def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"

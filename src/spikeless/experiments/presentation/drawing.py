@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from spikeless.experiments.analysis.outcome import Curve
-from spikeless.preflight.summary import number
 from spikeless.report.style import Figure, Line, figure
+from spikeless.words import number
 
 __all__ = ["Points", "Runs", "against", "over_steps", "scatter", "ticks_at"]
 

@@ -14,8 +14,8 @@ from spikeless.experiments.analysis.stand_in import FINAL_LOSS, point
 from spikeless.experiments.analysis.summary import ArmRow, arm_rows, baseline_of, median
 from spikeless.experiments.presentation import wording
 from spikeless.experiments.presentation.drawing import Points, Runs, against, over_steps, scatter, ticks_at
-from spikeless.preflight.summary import number
 from spikeless.report.style import Figure, Line, figure
+from spikeless.words import number
 
 __all__ = ["lines", "sections"]
 

@@ -15,8 +15,8 @@ from spikeless.experiments.analysis.statistics import RankCorrelation
 from spikeless.experiments.analysis.summary import ArmRow, Extreme, LrRow, Spikes, arm_rows, baseline_of, lr_rows
 from spikeless.experiments.presentation import wording
 from spikeless.experiments.presentation.figures import lines, sections
-from spikeless.preflight.summary import EMPTY, count, number
 from spikeless.report.page import write_page
+from spikeless.words import EMPTY, count, counted, duration, number
 
 __all__ = ["write_comparison_page"]
 
@@ -105,7 +105,7 @@ def _cell(text: Cell | str) -> Cell:
 def _ending(row: ArmRow) -> str:
     counts = {"failed": row.failed, "not ended": row.unfinished}
     ends = [f"{number} {what}" for what, number in counts.items() if number]
-    return f"{row.runs} run{'' if row.runs == 1 else 's'}{', ' if ends else ''}{', '.join(ends)}"
+    return f"{counted(row.runs, 'run')}{', ' if ends else ''}{', '.join(ends)}"
 
 
 def _main(baseline: str) -> dict[str, Callable[[ArmRow], Cell | str]]:
@@ -122,7 +122,7 @@ def _main(baseline: str) -> dict[str, Callable[[ArmRow], Cell | str]]:
 
 
 def _with_seeds(row: ArmRow, cell: Cell) -> Cell:
-    seeds = f"{row.seeds} seed{'' if row.seeds == 1 else 's'}" if row.seeds and not row.best_failed else ""
+    seeds = counted(row.seeds, "seed") if row.seeds and not row.best_failed else ""
     return *cell, seeds
 
 
@@ -274,15 +274,15 @@ def _conditions(comparison: Comparison) -> dict[str, str]:
     told = {
         "recipe": about.recipe,
         "data": about.data,
-        "tokenizer": f"{about.tokenizer}, {about.vocab_size:,} tokens",
+        "tokenizer": f"{about.tokenizer}, {counted(about.vocab_size, 'token')}",
         "steps [optimizer steps]": f"{about.steps:,}",
         "tokens a step": f"{about.tokens_per_step:,}",
         "tokens a run": f"{about.steps * about.tokens_per_step:,}",
         "precision": about.precision,
         "settings of all arms": " ".join(about.settings) or "none besides the recipe's",
-        "processes at a time": f"{about.jobs}, of {about.threads} thread{'' if about.threads == 1 else 's'}",
+        "processes at a time": f"{about.jobs}, of {counted(about.threads, 'thread')}",
         "one reading of each diagnostic [s]": ", ".join(
-            f"{name} {seconds:.3g}" for name, seconds in about.reading_seconds.items()
+            f"{name} {duration(seconds)}" for name, seconds in about.reading_seconds.items()
         ),
         "wall time [min]": f"{about.seconds / 60:,.1f}",
         **{key: str(value) for key, value in about.environment.items()},

@@ -13,7 +13,7 @@ from spikeless.experiments.analysis.comparison import Comparison
 from spikeless.experiments.analysis.remarks import not_helping, warnings
 from spikeless.experiments.analysis.summary import ArmRow, arm_rows, baseline_of
 from spikeless.experiments.presentation import wording
-from spikeless.preflight.summary import EMPTY, number
+from spikeless.words import EMPTY, number
 
 __all__ = ["render"]
 

@@ -5,7 +5,7 @@ import math
 from spikeless.experiments.analysis.comparison import Comparison
 from spikeless.experiments.analysis.statistics import Interval, PairedTest
 from spikeless.experiments.analysis.summary import ArmRow
-from spikeless.preflight.summary import EMPTY, number
+from spikeless.words import EMPTY, counted, number, size
 
 __all__ = [
     "difference",
@@ -33,18 +33,18 @@ def one_line(comparison: Comparison) -> str:
     """What was compared and how it ended, without a verdict."""
     about, runs = comparison.about, comparison.outcomes
     seeds = len({run.seed for run in runs})
-    axes = [_plural(len(comparison.arms), "arm"), _plural(len(comparison.lrs), "learning rate")]
-    axes += [_plural(len(comparison.shapes), "shape")] if len(comparison.shapes) > 1 else []
+    axes = [counted(len(comparison.arms), "arm"), counted(len(comparison.lrs), "learning rate")]
+    axes += [counted(len(comparison.shapes), "shape")] if len(comparison.shapes) > 1 else []
     ends = [f"{sum(run.failed for run in runs) or 'none'} failed"]
     if unfinished := sum(not run.ended for run in runs):
         ends.append(f"{unfinished} not ended")
-    grid = " × ".join([*axes, _plural(seeds, "seed")])
-    return f"{grid} on {about.recipe}: {_plural(len(runs), 'run')} of {about.steps:,} steps, {', '.join(ends)}"
+    grid = " × ".join([*axes, counted(seeds, "seed")])
+    return f"{grid} on {about.recipe}: {counted(len(runs), 'run')} of {counted(about.steps, 'step')}, {', '.join(ends)}"
 
 
 def shape(depth: int, width: int) -> str:
     """A depth and width in words."""
-    return f"{_plural(depth, 'layer')} × {width}"
+    return f"{counted(depth, 'layer')} × {width}"
 
 
 def edge(row: ArmRow) -> str:
@@ -116,10 +116,10 @@ def ratio(value: float | None) -> str:
 
 
 def memory(value: float | None) -> str:
-    """[bytes] in MB or GB."""
+    """[bytes] in words."""
     if value is None:
         return EMPTY
-    return f"{value / 1e6:,.0f} MB" if value < 1e9 else f"{value / 1e9:.3g} GB"
+    return size(value)
 
 
 def range_of(low: float | None, high: float | None, digits: int = 4) -> str:
@@ -128,7 +128,3 @@ def range_of(low: float | None, high: float | None, digits: int = 4) -> str:
         return EMPTY
     ends = (f"{each:.{digits}f}" if math.isfinite(each) else "∞" for each in (low, high))
     return " to ".join(dict.fromkeys(ends))
-
-
-def _plural(many: int, what: str) -> str:
-    return f"{many} {what}{'' if many == 1 else 's'}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from spikeless.preflight.measurements import Measurements, TensorReading
+from spikeless.words import counted
 
 __all__ = [
     "READERS",
@@ -74,8 +75,8 @@ def listed(tensors: Sequence[TensorReading]) -> str:
     if len(tensors) == 1:
         return tensors[0].name
     layers = {each.layer for each in tensors if each.layer is not None}
-    place = f" in {len(layers)} layers" if len(layers) > 1 else ""
-    return f"{len(tensors)} tensors{place}, such as {tensors[0].name},"
+    place = f" in {counted(len(layers), 'layer')}" if len(layers) > 1 else ""
+    return f"{counted(len(tensors), 'tensor')}{place}, such as {tensors[0].name},"
 
 
 def at_worst(tensors: Sequence[TensorReading]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from spikeless.preflight.findings import Finding
 from spikeless.preflight.measurements import BatchReading, Measurements, ModelReading, TensorReading
+from spikeless.words import counted
 
 __all__ = ["adam_epsilon"]
 
@@ -42,7 +43,9 @@ def adam_epsilon(measured: Measurements) -> list[Finding]:
     if alive and eps > 0:
         findings.append(_against(eps, alive))
     elif alive and not dead:
-        message = f"all {len(alive)} parameters get a gradient; its smallest RMS is {min(alive.values()):.2g}"
+        message = (
+            f"all {counted(len(alive), 'parameter')} get a gradient; its smallest RMS is {min(alive.values()):.2g}"
+        )
         findings.append(Finding(check="adam_epsilon", code="gradient", severity="pass", where="model", message=message))
     return findings
 
@@ -71,7 +74,7 @@ def _no_gradient(dead: Sequence[TensorReading], tensors: Sequence[TensorReading]
         code="no-gradient",
         severity="warn",
         where=dead[0].name if len(dead) == 1 else "model",
-        message=f"{_count(len(dead), 'parameter gets', 'parameters get')} a gradient of exactly zero: {names}",
+        message=f"{counted(len(dead), 'parameter gets', 'parameters get')} a gradient of exactly zero: {names}",
         value=float(len(dead)),
         threshold=0.0,
         why="a parameter that the loss depends on has a gradient; rounding leaves no exact zero in a whole tensor",
@@ -131,10 +134,6 @@ def _stuck_roles(eps: float, alive: dict[TensorReading, float]) -> list[str]:
 def _below(rms: float) -> float:
     """A power of ten, at least 100 times smaller."""
     return 10.0 ** math.floor(math.log10(rms / 100))
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def _list(names: Iterable[str], shown: int = 3) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 
 from spikeless.preflight.findings import Finding
 from spikeless.preflight.measurements import AttentionReading, Measurements
+from spikeless.words import counted
 
 __all__ = ["attention"]
 
@@ -48,12 +49,12 @@ def _where(
     count = sum(bad(each) for each in readings.values())
     if count == 1:
         return f"layer {worst}", f"in layer {worst}"
-    return "model", f"in {count} of {len(readings)} layers, worst in layer {worst}"
+    return "model", f"in {count} of {counted(len(readings), 'layer')}, worst in layer {worst}"
 
 
 def _not_finite(broken: list[int]) -> Finding:
     single = len(broken) == 1
-    layers = "1 layer" if single else f"{len(broken)} layers"
+    layers = counted(1 if single else len(broken), "layer")
     return Finding(
         check="attention",
         code="not-finite",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from spikeless.preflight.checks._tensors import WRITERS, factors, is_matrix, listed, placed_matrices
 from spikeless.preflight.findings import Finding, Severity
 from spikeless.preflight.measurements import Measurements, TensorReading
+from spikeless.words import counted
 
 __all__ = ["broken_weights"]
 
@@ -45,7 +46,7 @@ def broken_weights(measured: Measurements) -> list[Finding]:
             code="weights",
             severity="pass",
             where="model",
-            message=f"none of {len(measured.tensors)} tensors is without finite, written, differing numbers",
+            message=f"none of {counted(len(measured.tensors), 'tensor')} is without finite, written, differing numbers",
         ),
     ]
 

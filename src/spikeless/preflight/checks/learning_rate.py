@@ -4,6 +4,7 @@ import math
 
 from spikeless.preflight.findings import Finding
 from spikeless.preflight.measurements import LearningRateReading, Measurements
+from spikeless.words import counted
 
 __all__ = ["learning_rate"]
 
@@ -88,9 +89,9 @@ def _range_test(reading: LearningRateReading) -> list[Finding]:
     if limit is None:
         beyond = lr is not None and lr > lrs[-1]
         tail = f"; it does not reach the planned lr={lr:g}" if beyond else ""
-        message = f"the range test of {len(lrs)} steps went up to {lrs[-1]:.2g} without a blow-up{tail}"
+        message = f"the range test of {counted(len(lrs), 'step')} went up to {lrs[-1]:.2g} without a blow-up{tail}"
         return _passed("range", message, lr)
-    seen = f"the loss blew up at {limit:.2g} in a range test of {len(lrs)} steps"
+    seen = f"the loss blew up at {limit:.2g} in a range test of {counted(len(lrs), 'step')}"
     if lr is None or lr <= limit / GRID:
         plan = "" if lr is None else f"; the planned lr={lr:g} is well below"
         return _passed("range", seen + plan, lr, seen=limit, below=limit / GRID)
