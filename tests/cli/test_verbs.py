@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 
@@ -9,8 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from spikeless.cli._progress import LiveLine
+from spikeless.cli.compare import _Live
 from spikeless.cli.list import ROOMS
 from spikeless.config import find, names_in
+from spikeless.training import loop
 from spikeless.training.checkpoints import Checkpoints
 
 
@@ -87,6 +91,37 @@ def test_a_technique_of_the_users_own_is_found_where_they_stand(desk, spikeless)
     config = json.loads((desk / "louder" / "run.json").read_text())["config"]
     assert config["model"]["embedding"]["multiplier"] == 2.0
     assert spikeless("show gpt2_nano --with my_lab.cli_tricks:Louderer").code == 2
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_an_interrupted_run_is_no_success(name, desk, spikeless, monkeypatch):
+    """So that `train && export` stops."""
+    number = signal.Signals[name]
+    monkeypatch.setattr(LiveLine, "log", lambda _, row: row["step"] or signal.raise_signal(number))
+    done = spikeless("train gpt2_nano $TINY --out run")
+    assert done.code == 128 + number
+    assert "interrupted at step 1" in done.out
+    assert status(desk / "run") == {"state": "interrupted", "step": 1, "message": name}
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
+def test_a_signal_before_the_first_step_ends_the_command_and_leaves_nothing(name, desk, spikeless, monkeypatch):
+    monkeypatch.setattr(loop, "prepare", lambda *_, **__: signal.raise_signal(signal.Signals[name]))
+    before = signal.getsignal(signal.SIGINT)
+    done = spikeless("train gpt2_nano $TINY --out run")
+    assert (done.code, done.err) == (128 + signal.Signals[name], f"stopped by {name}\n")
+    assert not (desk / "run").exists()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_interrupted_grid_is_no_success(desk, spikeless, monkeypatch):
+    line = "compare gpt2_nano --arms 'baseline; scaled_embed' $TINY --jobs 1 --out grid"
+    with monkeypatch.context() as patch:
+        patch.setattr(_Live, "tell", lambda self, event: event.row and signal.raise_signal(signal.SIGINT))
+        done = spikeless(line)
+    assert done.code == 130
+    assert "interrupted; the same command goes on" in done.out
+    assert spikeless(line).code == 0
 
 
 @pytest.mark.parametrize("name", ["[bold]", "a[/b]", "a b", "héllo"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from spikeless.cli import app
+from spikeless.cli._app import app
 from spikeless.cli._options import described_run
 from spikeless.cli.list import ROOMS
 from spikeless.data import parse_corpus, parse_tokenizer

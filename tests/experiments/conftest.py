@@ -41,6 +41,7 @@ class Watch:
     def __init__(self, do=lambda event: None) -> None:
         self.events: list[Event] = []
         self.kept, self.todo, self.scored, self._do = [], [], [], do
+        self.stopped_by = None
 
     def begin(self, cells, kept, pace) -> None:
         self.todo, self.kept = [cell.folder.name for cell in cells], [cell.folder.name for cell in kept]
@@ -51,6 +52,9 @@ class Watch:
     def tell(self, event: Event) -> None:
         self.events.append(event)
         self._do(event)
+
+    def interrupted(self, signal_name) -> None:
+        self.stopped_by = signal_name
 
 
 @pytest.fixture

@@ -171,7 +171,9 @@ def test_an_interrupted_grid_is_completed_by_the_same_call(at, small_run, tmp_pa
     def go(folder, watch=None):
         return compare(small_run, "baseline; embed_detach; mlra", tmp_path / folder, jobs=1, watch=watch)
 
-    stopped = go("stopped", watching(stop))
+    watch = watching(stop)
+    stopped = go("stopped", watch)
+    assert watch.stopped_by == "SIGTERM"
     states = ["finished", "interrupted" if at == "row" else "finished", "planned"]
     assert [each.state for each in stopped.outcomes] == states
     assert read_comparison(tmp_path / "stopped" / "comparison.json") == stopped

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,33 @@ except UserError as error:
     assert Checkpoints(tmp_path / "run").steps() == []
 
 
+@pytest.mark.parametrize("where", ["_read_start", "_step", "_journal"])
+def test_whatever_goes_wrong_the_status_says_it(tmp_path, quick_run, monkeypatch, where):
+    """A run that is not at work never says that it is running."""
+    from spikeless.training.loop import _Trainer
+
+    def fail(*_):
+        raise RuntimeError("the device has no room\nand more")
+
+    monkeypatch.setattr(_Trainer, where, fail)
+    with pytest.raises(RuntimeError, match="no room"):
+        train(quick_run, tmp_path)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status == {"state": "failed", "step": 0, "message": "RuntimeError: the device has no room"}
+
+
+def test_a_second_ctrl_c_leaves_an_interrupted_run(tmp_path, quick_run, monkeypatch):
+    def press(*_):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(TrainState, "snapshot", press)
+    with pytest.raises(KeyboardInterrupt):
+        train(quick_run, tmp_path)
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status == {"state": "interrupted", "step": 0, "message": "SIGINT"}
+
+
 def test_a_folder_in_use_is_refused(tmp_path, quick_run):
     from spikeless.files import locked
 
@@ -138,7 +166,7 @@ def test_too_short_a_corpus_is_said_before_anything_is_written(tmp_path, quick_r
     run = replace_at(quick_run, {"data.spec": f"text:{tmp_path}/short.txt"})
     with pytest.raises(UserError, match=r"sequence_length"):
         train(run, tmp_path / "run")
-    assert not (tmp_path / "run" / "run.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.gpu

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from spikeless.training.interrupt import Interrupt
+from spikeless.training.interrupt import Interrupt, exit_code, stop_signals
 
 
 def test_what_stops_a_run_stops_the_grid_around_it():
@@ -35,3 +35,23 @@ def test_a_signal_that_nobody_inside_heard_is_the_grids_alone():
         with Interrupt() as run:
             assert run.signal_name is None
     assert grid.signal_name == "SIGTERM"
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+def test_what_a_process_was_started_to_ignore_it_ignores(name):
+    """As under `nohup`."""
+    number = signal.Signals[name]
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with Interrupt() as interrupt:
+            signal.raise_signal(number)
+        assert interrupt.signal_name is None
+        assert number not in stop_signals()
+    finally:
+        signal.signal(number, before)
+    assert number in stop_signals()
+
+
+def test_exit_codes_are_those_of_a_shell():
+    codes = {"SIGHUP": 129, "SIGINT": 130, "SIGUSR1": 138, "SIGTERM": 143}
+    assert {each.name: exit_code(each.name) for each in stop_signals()} == codes

@@ -82,20 +82,45 @@ def test_killed_at_any_moment_it_resumes_bit_identically(tmp_path, quick_run):
     assert_same_run(tmp_path / "whole", killed)
 
 
-def test_sigterm_saves_and_the_rest_is_the_same(tmp_path, quick_run):
-    run = replace_at(quick_run, {"steps": 60, "checkpoint.every": 0})
-    train(run, tmp_path / "whole")
-    stopped = tmp_path / "stopped"
-    child = start(tmp_path, run, stopped)
-    wait_for_step(stopped, 5, child)
-    child.send_signal(signal.SIGTERM)
-    assert child.wait() == 0
-    status = json.loads((stopped / "status.json").read_text())
-    assert status["state"] == "interrupted"
-    assert Checkpoints(stopped).steps() == [status["step"]]
-    assert 5 <= status["step"] < 60
-    train(run, stopped, resume=True)
-    assert_same_run(tmp_path / "whole", stopped)
+class At:
+    """A logger that does something when the row of a step comes by."""
+
+    def __init__(self, step: int, act) -> None:
+        self.step, self.act = step, act
+
+    def log(self, row) -> None:
+        if row["step"] == self.step:
+            self.act()
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_a_signal_saves_and_the_rest_is_the_same(tmp_path, ten_steps, name):
+    run, whole = ten_steps
+    record = train(run, tmp_path, loggers=[At(5, lambda: signal.raise_signal(signal.Signals[name]))])
+    assert record.status == {"state": "interrupted", "step": 6, "message": name}, "rows are read a step late"
+    assert Checkpoints(tmp_path).steps() == [6]
+    train(run, tmp_path, resume=True)
+    assert_same_run(whole, tmp_path)
+
+
+def test_a_signal_in_the_last_step_finds_the_run_finished(tmp_path, quick_run):
+    record = train(
+        replace_at(quick_run, {"steps": 2}), tmp_path, loggers=[At(2, lambda: signal.raise_signal(signal.SIGTERM))]
+    )
+    assert record.status == {"state": "finished", "step": 2, "message": ""}
+
+
+@pytest.fixture(scope="module")
+def ten_steps(tmp_path_factory, quick_run):
+    """A finished run of ten steps with a checkpoint at the end."""
+    folder = tmp_path_factory.mktemp("ten") / "run"
+    run = replace_at(quick_run, {"steps": 10, "checkpoint.every": 0})
+    train(run, folder)
+    return run, folder
 
 
 def test_more_steps_and_another_place_are_allowed(tmp_path, quick_run):

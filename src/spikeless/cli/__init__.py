@@ -1,66 +1,73 @@
-"""The command line: one verb per file. A user's mistake is one message and exit code 2, never a traceback."""
+"""The command line: one verb per file. A user's mistake is one message and exit code 2, never a traceback.
+
+The verbs are imported when `main` runs, since that takes seconds in which a user may press Ctrl-C.
+"""
 
 import signal
 import sys
 import warnings
 from pathlib import Path
 
-import typer
-from rich.console import Console
-
-from spikeless.cli import audit, compare, data, eval, export, generate, report, runs, show, tev, train
-from spikeless.cli import list as list_
 from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
+from spikeless.training.interrupt import exit_code, stop_signals
 
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    help="Language-model pre-training that does not blow up.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
-app.command("audit")(audit.audit)
-app.command("train")(train.train)
-app.command("compare")(compare.compare)
-app.command("eval")(eval.evaluate)
-app.command("export")(export.export)
-app.command("generate")(generate.generate)
-app.add_typer(data.data, name="data")
-app.command("show")(show.show)
-app.command("list")(list_.list_parts)
-app.command("runs")(runs.runs)
-app.command("report")(report.report)
-app.command("tev")(tev.tev)
+__all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 fine, 1 a run or a model is unhealthy, 2 wrong use or bad input."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
-    sys.path.insert(0, str(Path.cwd()))  # my_lab.tricks:Foo from where the user stands
+    """Run the command line.
+
+    Exit codes: 0 fine, 1 a run or a model is unhealthy, 2 wrong use or bad input, 128 + N stopped by signal N.
+    """
+    before = {number: signal.signal(number, _stop) for number in stop_signals()}
     show_others = warnings.showwarning
 
     def show_warning(message, category, *rest, **keywords):  # type: ignore[no-untyped-def]
         if issubclass(category, SpikelessWarning):
-            errors.print(f"warning: {message}", style="yellow", markup=False)
+            _say(f"warning: {message}", "yellow")
         else:
             show_others(message, category, *rest, **keywords)
 
     warnings.showwarning = show_warning
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half-written is removed
+    sys.path.insert(0, str(Path.cwd()))  # my_lab.tricks:Foo from where the user stands
     try:
+        from spikeless.cli._app import app
+
         app()
+    except _Stopped as stopped:
+        _say(f"stopped by {stopped.signal_name}", "yellow")
+        sys.exit(exit_code(stopped.signal_name))
     except UserError as error:
-        errors.print(f"error: {error}", style="red", markup=False)
+        _say(f"error: {error}", "red")
         sys.exit(2)
     except UnhealthyRun as error:
-        errors.print(f"unhealthy: {error}", style="red", markup=False)
+        _say(f"unhealthy: {error}", "red")
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:  # of a path that the user named
         if error.filename is None:
             raise
-        errors.print(f"error: {error.filename}: {error.strerror}", style="red", markup=False)
+        _say(f"error: {error.filename}: {error.strerror}", "red")
         sys.exit(2)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Stopped(BaseException):
+    """A signal came while no run was listening; what is half-written is removed on the way out."""
+
+    def __init__(self, signal_name: str) -> None:
+        super().__init__(signal_name)
+        self.signal_name = signal_name
+
+
+def _stop(number: int, _: object) -> None:
+    raise _Stopped(signal.Signals(number).name)
+
+
+def _say(text: str, style: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True, highlight=False).print(text, style=style, markup=False)

@@ -20,6 +20,7 @@ from spikeless.experiments.grid import Cell, parse_numbers
 from spikeless.experiments.pace import Pace
 from spikeless.experiments.presentation.terminal import render
 from spikeless.experiments.task import Event
+from spikeless.training.interrupt import exit_code
 from spikeless.words import counted, duration
 
 __all__ = ["compare"]
@@ -80,9 +81,10 @@ def compare(
             watch=live,
         )
     console.print(render(comparison))
-    if not all(each.ended for each in comparison.outcomes):
-        console.print("interrupted; the same command goes on", markup=False)
     console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)
+    if live.stopped_by:
+        console.print("interrupted; the same command goes on", markup=False)
+        raise typer.Exit(exit_code(live.stopped_by))
 
 
 class _Live:
@@ -105,6 +107,7 @@ class _Live:
         self._whole: TaskID | None = None
         self._scoring: TaskID | None = None
         self._runs = self._ended = 0
+        self.stopped_by: str | None = None
 
     def __enter__(self) -> "_Live":
         self._progress.start()
@@ -156,6 +159,10 @@ class _Live:
             self._console.print(
                 f"[{self._ended}/{self._runs}] {name}: {ending}", markup=False, highlight=False, soft_wrap=True
             )
+
+    def interrupted(self, signal_name: str) -> None:
+        """Keep it for the exit code."""
+        self.stopped_by = signal_name
 
     def _advance(self, task: TaskID, step: float, cell: Cell) -> None:
         """Move the whole on by what a run has moved on."""

@@ -26,6 +26,7 @@ from spikeless.report import summary_table
 from spikeless.run import RunConfig
 from spikeless.training.environment import resolve_device
 from spikeless.training.estimate import estimate
+from spikeless.training.interrupt import exit_code
 from spikeless.training.run_folder import label_of
 from spikeless.words import duration, scaled, size
 
@@ -62,12 +63,13 @@ def train(
         line = LiveLine(progress, label_of(run), run.steps)
         record = spikeless.training.loop.train(run, folder, resume=resume, loggers=[line])
     console.print(summary_table([record]))
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
     summary = record.summary()
     if summary.state == "interrupted":
         console.print(
             f"interrupted at step {summary.steps}; go on with --resume --out {folder}", soft_wrap=True, markup=False
         )
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
+        raise typer.Exit(exit_code(record.status["message"]))
 
 
 def _cost(run: RunConfig) -> Table:

@@ -53,6 +53,10 @@ class Watch(Protocol):
         """News of a cell."""
         ...
 
+    def interrupted(self, signal_name: str) -> None:
+        """A signal stopped the grid; the same command goes on with it."""
+        ...
+
 
 def compare(
     run: RunConfig,
@@ -72,8 +76,8 @@ def compare(
 ) -> Comparison:
     """Train every arm at every learning rate, depth, width and seed; finished runs are kept, begun ones resumed.
 
-    A run that becomes unhealthy or dies is recorded as such and stops no other. Interrupted by SIGTERM or Ctrl-C, the
-    runs at work save themselves, and what is there is returned.
+    A run that becomes unhealthy or dies is recorded as such and stops no other. Interrupted by Ctrl-C, SIGTERM, SIGHUP
+    or SIGUSR1, the runs at work save themselves, and what is there is returned.
 
     Args:
         run: the baseline.
@@ -138,26 +142,29 @@ def compare(
             grid |= {"jobs": pace.jobs, "threads": pace.threads}
             if watch:
                 watch.begin(todo, [cell for cell in cells if is_done(cell)], pace)
+        stopped_by = None
         with Workers(grid["jobs"], grid["threads"]) as workers:
             if todo:
                 started = time.perf_counter()
                 try:
-                    workers.run([Training(cell=cell) for cell in todo], tell)
+                    stopped_by = workers.run([Training(cell=cell) for cell in todo], tell)
                 finally:
                     grid["seconds"] += time.perf_counter() - started
                     write_json(path / GRID, grid)
             comparison = _gather(cells, crashed, first, grid, assignments, command)
-            if all(each.ended for each in comparison.outcomes):
+            if not stopped_by and all(each.ended for each in comparison.outcomes):
                 tasks = scorings(comparison, cells, first, lambada)
                 scores |= {task.cell.folder.name: known for task in tasks if (known := task.known()) is not None}
                 unknown = [task for task in tasks if task.cell.folder.name not in scores]
                 if unknown and watch:
                     watch.begin_scoring([task.cell for task in unknown])
-                workers.run(unknown, tell)
+                stopped_by = workers.run(unknown, tell)
         outcomes = tuple(replace(each, scores=scores.get(each.run, each.scores)) for each in comparison.outcomes)
         comparison = replace(comparison, outcomes=outcomes)
         comparison.write(path / COMPARISON, derived_json(comparison))
         write_comparison_page(comparison, path / REPORT)
+    if stopped_by and watch:
+        watch.interrupted(stopped_by)
     return comparison
 
 

@@ -20,7 +20,7 @@ from spikeless.experiments.cell import MemoryMeter
 from spikeless.experiments.grid import Cell
 from spikeless.experiments.task import Event, Task, Training
 from spikeless.loggers import Row
-from spikeless.training.interrupt import Interrupt
+from spikeless.training.interrupt import Interrupt, stop_signals
 
 __all__ = ["Workers", "train_cells"]
 
@@ -34,7 +34,7 @@ NO_START = (
 
 
 def train_cells(cells: Sequence[Cell], jobs: int, threads: int, watch: Callable[[Event], None]) -> bool:
-    """Train cells, `jobs` at a time; SIGTERM and Ctrl-C let those that are at work save themselves.
+    """Train cells, `jobs` at a time; a signal to stop lets those that are at work save themselves.
 
     Args:
         cells: in order of beginning.
@@ -49,7 +49,7 @@ def train_cells(cells: Sequence[Cell], jobs: int, threads: int, watch: Callable[
         UserError: a cell met what would stop the others too; those that were at work have saved themselves.
     """
     with Workers(jobs, threads) as workers:
-        return workers.run([Training(cell=cell) for cell in cells], watch)
+        return not workers.run([Training(cell=cell) for cell in cells], watch)
 
 
 class Workers:
@@ -83,15 +83,15 @@ class Workers:
                 process.terminate()
         self._workers.clear()
 
-    def run(self, tasks: Sequence[Task], watch: Callable[[Event], None]) -> bool:
-        """Do tasks, as many at a time as there are jobs; SIGTERM and Ctrl-C let runs at work save themselves.
+    def run(self, tasks: Sequence[Task], watch: Callable[[Event], None]) -> str | None:
+        """Do tasks, as many at a time as there are jobs; a signal to stop lets runs at work save themselves.
 
         Args:
             tasks: in order of beginning.
             watch: told of everything that happens.
 
         Returns:
-            False if it was interrupted.
+            The name of the signal that interrupted it, if one did.
 
         Raises:
             UserError: a task met what would stop the others too; runs that were at work have saved themselves.
@@ -115,7 +115,7 @@ class Workers:
                     self._hear(connection)  # type: ignore[arg-type]
         if self._error:
             raise UserError(self._error)
-        return not self._interrupt.signal_name
+        return self._interrupt.signal_name
 
     def _hire(self) -> None:
         """Start a worker, with a task."""
@@ -181,7 +181,7 @@ class Workers:
             self._hire()
 
 
-def _run_here(tasks: Sequence[Task], threads: int, watch: Callable[[Event], None]) -> bool:
+def _run_here(tasks: Sequence[Task], threads: int, watch: Callable[[Event], None]) -> str | None:
     before, meter = torch.get_num_threads(), MemoryMeter()
     torch.set_num_threads(threads)
     try:
@@ -196,18 +196,19 @@ def _run_here(tasks: Sequence[Task], threads: int, watch: Callable[[Event], None
 
                 watch(task.do(meter, _Rows(task.cell, pass_on)))
                 if interrupt.signal_name:
-                    return False
+                    break
     finally:
         torch.set_num_threads(before)
         gc.unfreeze()
-    return True
+    return interrupt.signal_name
 
 
 def _work(connection: Connection, threads: int) -> None:
     """A worker's life: tasks come, news go; it ends when it is told to, or when nobody is there any more."""
     told: list[int] = []  # to stop, at a moment when no run was listening
+    for number in stop_signals():
+        signal.signal(number, lambda number, _: told.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a run at work listens for itself
-    signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
     torch.set_num_threads(threads)
     meter = MemoryMeter()
 
@@ -216,7 +217,7 @@ def _work(connection: Connection, threads: int) -> None:
         if told:
             signal.raise_signal(signal.SIGTERM)
 
-    with contextlib.suppress(EOFError, ConnectionError):
+    with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while (task := connection.recv()) is not None:
             connection.send(("begun", None))
             try:

@@ -46,8 +46,8 @@ def train(
 ) -> RunRecord:
     """Train a run in a folder and return its record.
 
-    Interrupted by SIGTERM or Ctrl-C it saves a checkpoint and returns. With `resume` it goes on from the newest
-    whole checkpoint, bit-identical to a run that was never interrupted; `steps` may then be larger.
+    Interrupted by Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 it saves a checkpoint and returns. With `resume` it goes on from
+    the newest whole checkpoint, bit-identical to a run that was never interrupted; `steps` may then be larger.
 
     Args:
         run: the whole run.
@@ -65,13 +65,14 @@ def train(
     path = Path(folder)
     with locked(path), _writing_to(path):
         trainer = _Trainer(run, RunFolder(path), resume, data)
-        try:
-            trainer.train(loggers)
-        except UnhealthyRun:
-            if report:
-                trainer.report()
-            raise
-        return trainer.report() if report else read_run(path)
+        with Interrupt() as interrupt:
+            try:
+                trainer.train(loggers, interrupt)
+            except UnhealthyRun:
+                if report:
+                    trainer.report()
+                raise
+            return trainer.report() if report else read_run(path)
 
 
 class _Trainer:
@@ -105,35 +106,47 @@ class _Trainer:
         self.flops_per_token, self.peak = flops_per_token(model, run.data.sequence_length), peak_flops(device)
         folder.begin(run, self.data, sum(p.numel() for p in model.parameters()), environment, start)
 
-    def train(self, loggers: Sequence[Logger]) -> None:
-        """Step to the end, or to an interruption."""
-        run, state, path = self.run, self.state, self.folder.path
-        own = [
-            JSONLines(path, self.last_step),
-            *(find("loggers", n)(path, self.last_step) for n in run.metrics.loggers),
-        ]
-        journal = Journal([*own, *loggers])
-        self.folder.set_status("running", state.step)
+    def train(self, loggers: Sequence[Logger], interrupt: Interrupt) -> None:
+        """Step to the end, or to an interruption; the folder's status says how it ended, whatever happens."""
+        state, folder = self.state, self.folder
+        folder.set_status("running", state.step)
         try:
-            with Interrupt() as interrupt:
-                if self.last_step < 0:
-                    self._read_start(journal)
-                for step in range(state.step + 1, run.steps + 1):
-                    journal.write(self._step(step))
-                    stop = interrupt.signal_name  # read once: a signal may come between saving and leaving
-                    if stop or step == run.steps or _due(step, run.checkpoint.every):
-                        self._save(journal)
-                    if stop:
-                        break
+            with contextlib.closing(self._journal(loggers)) as journal:
+                self._train(journal, interrupt)
         except UnhealthyRun as error:
-            self.folder.set_status("unhealthy", state.step, str(error))
+            folder.set_status("unhealthy", state.step, str(error))
             steps = self.checkpoints.steps()
             kept = f"the last good checkpoint is {self.checkpoints.path(steps[-1])}" if steps else "none was saved yet"
-            raise UnhealthyRun(f"{path} stopped at {error}; {kept}") from None
-        finally:
-            journal.close()
-        interrupted = interrupt.signal_name and state.step < run.steps
-        self.folder.set_status("interrupted" if interrupted else "finished", state.step, interrupt.signal_name or "")
+            raise UnhealthyRun(f"{folder.path} stopped at {error}; {kept}") from None
+        except BaseException as error:
+            with contextlib.suppress(UserError):  # a full disk, which is the error perhaps
+                if isinstance(error, Exception):
+                    folder.set_status("failed", state.step, f"{type(error).__name__}: {error}".partition("\n")[0])
+                else:  # a second Ctrl-C
+                    folder.set_status("interrupted", state.step, interrupt.signal_name or "")
+            raise
+        if interrupt.signal_name and state.step < self.run.steps:
+            folder.set_status("interrupted", state.step, interrupt.signal_name)
+        else:
+            folder.set_status("finished", state.step)
+
+    def _journal(self, loggers: Sequence[Logger]) -> Journal:
+        """A journal for the run's own loggers and some others."""
+        path, last_step = self.folder.path, self.last_step
+        own = [find("loggers", name)(path, last_step) for name in self.run.metrics.loggers]
+        return Journal([JSONLines(path, last_step), *own, *loggers])
+
+    def _train(self, journal: Journal, interrupt: Interrupt) -> None:
+        run = self.run
+        if self.last_step < 0:
+            self._read_start(journal)
+        for step in range(self.state.step + 1, run.steps + 1):
+            journal.write(self._step(step))
+            stop = interrupt.signal_name  # read once: a signal may come between saving and leaving
+            if stop or step == run.steps or _due(step, run.checkpoint.every):
+                self._save(journal)
+            if stop:
+                return
 
     def report(self) -> RunRecord:
         """Write the run's report and return its record."""

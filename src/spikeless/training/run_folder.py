@@ -107,7 +107,7 @@ class RunFolder:
         )
 
     def set_status(self, state: str, step: int, message: str = "") -> None:
-        """Write how the run stands: running, finished, interrupted or unhealthy."""
+        """Write how the run stands: running, finished, interrupted, unhealthy or failed."""
         write_json(self.path / "status.json", {"state": state, "step": step, "message": message})
 
 
