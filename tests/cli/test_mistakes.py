@@ -37,6 +37,12 @@ MISTAKES = [
     ("train gpt2_nano $TINY --with scaled_embed+embed_norm", "exclude each other"),
     ("train gpt2_nano $TINY --with \"mlra(rank=__import__('os'))\"", "cannot read the arguments"),
     ("train gpt2_nano $TINY --set \"optim.lr=__import__('os').getpid()\"", "expected a number"),
+    # the same thing twice
+    ("train gpt2_nano $TINY --steps 4", "--steps and --set steps=… both set steps"),
+    ("train gpt2_nano $SMALL --lr 1 --set 'optim=AdamW(lr=2)'", "--lr and --set optim.lr=… both set optim.lr"),
+    ("train gpt2_nano $SMALL --seed 1 --set seed=2", "--seed and --set seed=… both set seed"),
+    ("train gpt2_nano $TINY --set data.spec=pydocs", "--data and --set data.spec=… both set data.spec"),
+    ("train gpt2_nano $SMALL --lr -1", "optim.lr=-1.0 is out of range"),
     # the corpus
     ("train gpt2_nano $SMALL --data 'text:nothing/*.txt'", "no file matches 'nothing/*.txt'"),
     ("train gpt2_nano $SMALL --data 'text:blank.txt'", "blank"),

@@ -48,6 +48,13 @@ def test_train_says_how_it_went_and_resumes_for_longer(desk, spikeless):
     assert steps_logged(desk / "runs" / "gpt2_nano-mlra(rank=4)-scaled_embed") == [0, 1, 2, 3, 4, 5]
 
 
+def test_steps_rate_and_seed_have_options_of_their_own(monkeypatch, spikeless):
+    asked = []
+    monkeypatch.setattr("spikeless.training.loop.train", lambda run, *_, **__: asked.append(run) or sys.exit(0))
+    assert spikeless("train gpt2_nano --with scaled_embed --steps 7 --lr 0.02 --seed 5").code == 0
+    assert [(run.steps, run.optim.lr, run.seed) for run in asked] == [(7, 0.02, 5)]
+
+
 def test_a_run_that_explodes_exits_1_and_keeps_the_last_good_checkpoint(desk, spikeless):
     """The rate is so large that the second forward pass overflows; the first step was still finite."""
     line = "train gpt2_nano $TINY --set steps=8 --set gradients=none --set checkpoint.every=1 --out boom"

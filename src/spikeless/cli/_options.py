@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spikeless.config import replace_at
+from spikeless.config import assigned, replace_at
 from spikeless.data import prepared_tokenizer
 from spikeless.errors import SpikelessWarning, UserError, nearest
 from spikeless.files import write_json
@@ -18,13 +18,17 @@ __all__ = [
     "Data",
     "Device",
     "JSONFile",
+    "LearningRate",
     "PrecisionOption",
     "Recipe",
+    "Seed",
     "Set",
+    "Steps",
     "Tokenizer",
     "With",
     "described_run",
     "output_folder",
+    "refuse_twice",
     "write_or_print",
 ]
 
@@ -43,6 +47,11 @@ Data = Annotated[
         help="pydocs, text:GLOB, jsonl:GLOB, parquet:GLOB, hf:NAME_OR_DIR, shards:DIR or mix:0.7*SPEC+0.3*SPEC.",
     ),
 ]
+Steps = Annotated[int | None, typer.Option("--steps", help="Optimizer steps; short for --set steps=….")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate; short for --set optim.lr=….")]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Of the initial weights and the order of the data; short for --set seed=….")
+]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="bpe:N, bytes, or hf:NAME_OR_DIR.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 PrecisionOption = Annotated[
@@ -51,6 +60,16 @@ PrecisionOption = Annotated[
 
 JSONFile = Annotated[str | None, typer.Option("--json", help="Write the numbers to this file; - prints them.")]
 
+PATHS = {
+    "data": "data.spec",
+    "tokenizer": "data.tokenizer",
+    "device": "device",
+    "precision": "precision",
+    "steps": "steps",
+    "lr": "optim.lr",
+    "seed": "seed",
+}
+"""What the options that are short for a setting set."""
 _PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -64,8 +83,14 @@ def described_run(
     precision: str | None = None,
     init_from: str | None = None,
     begun: Path | None = None,
+    *,
+    steps: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
 ) -> RunConfig:
     """The run that a command line describes.
+
+    What has an option of its own may be set by `--set` instead, never by both.
 
     Raises:
         UserError: what is wrong with it.
@@ -75,16 +100,34 @@ def described_run(
     """
     if precision is not None and precision not in _PRECISIONS:
         raise UserError(f"--precision {precision!r} is unknown; {nearest(precision, _PRECISIONS, 'precision')}")
-    chosen = any(each.partition("=")[0].strip() == "data.tokenizer" for each in assignments or ())
-    if data is not None and tokenizer is None and not chosen and init_from is None:
-        tokenizer = prepared_tokenizer(data)
-    given = {"data.spec": data, "data.tokenizer": tokenizer, "device": device, "precision": precision}
-    run = compose(recipe, techniques or (), assignments or (), init_from, begun)
-    run = replace_at(run, {path: value for path, value in given.items() if value is not None})
+    words = {"data": data, "tokenizer": tokenizer, "device": device, "precision": precision}
+    numbers = {"steps": steps, "lr": lr, "seed": seed}
+    for option, value in (words | numbers).items():
+        if value is not None:
+            refuse_twice(option, assignments)
+    if data is not None and tokenizer is None and PATHS["tokenizer"] not in _paths(assignments) and init_from is None:
+        words["tokenizer"] = prepared_tokenizer(data)
+    short = [f"{PATHS[option]}={value!r}" for option, value in numbers.items() if value is not None]
+    run = compose(recipe, techniques or (), [*(assignments or ()), *short], init_from, begun)
+    run = replace_at(run, {PATHS[option]: value for option, value in words.items() if value is not None})
     if init_from is not None and run.data.tokenizer != f"hf:{init_from}":
         message = f"the tokenizer {run.data.tokenizer} replaces that of {init_from}: ids may mean other tokens"
         warnings.warn(message, SpikelessWarning, 2)
     return run
+
+
+def refuse_twice(option: str, assignments: list[str] | None) -> None:
+    """Stop if `--set` sets what an option sets.
+
+    Raises:
+        UserError: which of the two to leave out is the user's choice.
+    """
+    if PATHS[option] in _paths(assignments):
+        raise UserError(f"--{option} and --set {PATHS[option]}=… both set {PATHS[option]}; choose one of them")
+
+
+def _paths(assignments: list[str] | None) -> set[str]:
+    return {path for each in assignments or () for path in assigned(each)}
 
 
 def write_or_print(json_file: str | None, data: Any) -> bool:

@@ -11,9 +11,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import spikeless.experiments.compare
-from spikeless.cli._options import Data, Device, PrecisionOption, Recipe, Set, Tokenizer, described_run, output_folder
+from spikeless.cli._options import (
+    Data,
+    Device,
+    PrecisionOption,
+    Recipe,
+    Set,
+    Tokenizer,
+    described_run,
+    output_folder,
+    refuse_twice,
+)
 from spikeless.config import replace_at
-from spikeless.errors import UserError
 from spikeless.evaluation import read_lambada
 from spikeless.experiments.compare import REPORT
 from spikeless.experiments.grid import Cell, parse_numbers
@@ -58,9 +67,10 @@ def compare(
     """Does a technique help, and at which learning rate? Run again to resume."""
     console = Console(highlight=False)
     run = described_run(recipe, None, None, data, tokenizer, device, precision)
+    given = {"data": data, "tokenizer": tokenizer, "device": device, "precision": precision, "steps": steps}
+    for option in (name for name, value in given.items() if value is not None):
+        refuse_twice(option, assignments)
     if steps is not None:
-        if any(each.partition("=")[0].strip() == "steps" for each in assignments or ()):
-            raise UserError("--steps and --set steps=… both set the number of steps; choose one of them")
         run = replace_at(run, {"steps": steps})
     folder = output_folder(out, "compare", run.recipe)
     examples = () if lambada is None else list(read_lambada(lambada))

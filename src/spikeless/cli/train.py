@@ -11,9 +11,12 @@ import spikeless.training.loop
 from spikeless.cli._options import (
     Data,
     Device,
+    LearningRate,
     PrecisionOption,
     Recipe,
+    Seed,
     Set,
+    Steps,
     Tokenizer,
     With,
     described_run,
@@ -39,6 +42,9 @@ def train(
     assignments: Set = None,
     data: Data = None,
     tokenizer: Tokenizer = None,
+    steps: Steps = None,
+    lr: LearningRate = None,
+    seed: Seed = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The run's folder; runs/RECIPE-TECHNIQUES if not given.")
     ] = None,
@@ -54,7 +60,20 @@ def train(
     """Train a recipe, with techniques, on real text."""
     console = Console(highlight=False)
     begun = out if resume else None
-    run = described_run(recipe, techniques, assignments, data, tokenizer, device, precision, init_from, begun)
+    run = described_run(
+        recipe,
+        techniques,
+        assignments,
+        data,
+        tokenizer,
+        device,
+        precision,
+        init_from,
+        begun,
+        steps=steps,
+        lr=lr,
+        seed=seed,
+    )
     if dry_run:
         console.print(_cost(run))
         return

@@ -5,7 +5,7 @@ holds any part that satisfies the protocol, and `slot(default, room=...)` says i
 package's own parts for it live, one file each. Nothing here knows torch.
 """
 
-from spikeless.config.grammar import Call, parse_calls, set_at
+from spikeless.config.grammar import Call, assigned, parse_calls, set_at
 from spikeless.config.parts import find, names_in
 from spikeless.config.serialise import coerce, from_dict, to_dict
 from spikeless.config.tree import Change, diff, get_at, paths, replace_at, slot
@@ -13,6 +13,7 @@ from spikeless.config.tree import Change, diff, get_at, paths, replace_at, slot
 __all__ = [
     "Call",
     "Change",
+    "assigned",
     "coerce",
     "diff",
     "find",

@@ -12,7 +12,7 @@ from spikeless.config.serialise import coerce
 from spikeless.config.tree import get_at, replace_at
 from spikeless.errors import UserError, nearest
 
-__all__ = ["Call", "parse_calls", "set_at"]
+__all__ = ["Call", "assigned", "parse_calls", "set_at"]
 
 T = TypeVar("T")
 
@@ -116,6 +116,16 @@ def _literal(node: ast.expr, problem: UserError) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise problem from None
+
+
+def assigned(assignment: str) -> tuple[str, ...]:
+    """The paths that `path=value` sets: `optim=AdamW(lr=1)` sets `optim` and `optim.lr`."""
+    path, _, text = (part.strip() for part in assignment.partition("="))
+    try:
+        calls = parse_calls(text)
+    except UserError:
+        return (path,)
+    return (path, *(f"{path}.{key}" for key in calls[0].arguments)) if len(calls) == 1 else (path,)
 
 
 def set_at(config: T, assignment: str) -> T:
