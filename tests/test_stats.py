@@ -76,6 +76,36 @@ def test_global_norm_is_that_of_all_entries_together():
     torch.testing.assert_close(global_norm(iter(tensors)), together.double().norm().float())
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_global_norm_hides_nothing(bad):
-    assert not global_norm([torch.ones(3), torch.tensor([1.0, bad])]).isfinite()
+    norm = global_norm([torch.ones(3), torch.tensor([1.0, bad])])
+    assert norm.isnan() if bad != bad else norm == torch.inf
+
+
+@pytest.mark.parametrize(
+    ("tensors", "dtype"),
+    [
+        ([[3e19, 4e19]], torch.float32),
+        ([[3e19], [4e19]], torch.float32),
+        ([[3e-30], [4e-30]], torch.float32),
+        ([[6e4, 6e4]], torch.float16),
+        ([[1.0, 3.0], [1.0, 4.0, 1.0]], torch.bfloat16),
+        ([[3e100, 4e100]], torch.float64),
+        ([[0.0], []], torch.float32),
+    ],
+    ids=str,
+)
+def test_the_global_norm_has_the_digits_and_the_range_of_fp32(tensors, dtype):
+    tensors = [torch.tensor(each, dtype=dtype) for each in tensors]
+    norm = global_norm(tensors)
+    assert norm.dtype == torch.promote_types(dtype, torch.float32)
+    expected = torch.cat(tensors).double().norm()
+    torch.testing.assert_close(norm.double(), expected, rtol=1e-6, atol=0)
+
+
+def test_the_global_norm_of_usual_gradients_is_torchs_to_the_last_bit():
+    """The losses of earlier versions stay what they were; a norm that fp32 cannot hold is infinite."""
+    tensors = [torch.randn(300, 40), torch.randn(7), torch.randn(40, 300) * 1e-4]
+    assert torch.equal(global_norm(tensors), torch.nn.utils.get_total_norm(tensors))
+    assert global_norm([torch.tensor([3e38, 3e38])]) == torch.inf
+    assert global_norm([]) == 0

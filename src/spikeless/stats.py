@@ -1,7 +1,8 @@
 """Primitives that the diagnostics share; fp32 or better, whatever the type of what is measured."""
 
+import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,11 +10,33 @@ from torch import Tensor
 __all__ = ["global_norm", "mean_and_std", "perplexity", "row_moments"]
 
 CHUNK_ELEMENTS = 1 << 17  # a chunk and its copy stay in a core's cache
+SMALLEST_SUM = 1e-12  # of a norm in fp32: below it, squares that fp32 rounds to zero could count
 
 
 def global_norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The L2 norm of all tensors together, a scalar on their device."""
-    return torch.nn.utils.get_total_norm(list(tensors))
+    """The L2 norm of all tensors together, a scalar on their device in fp32 (fp64 if one of them is).
+
+    NaN if an entry is NaN; infinite only if an entry is, or if fp32 cannot hold the norm itself. Squares that fp32
+    cannot hold are summed in fp64: on the CPU only when the sum in fp32 is out of range, on other devices always, since
+    a look at the sum would wait for the device.
+    """
+    tensors = list(tensors)
+    if not tensors:
+        return torch.zeros(())
+    dtype = functools.reduce(torch.promote_types, (each.dtype for each in tensors), torch.float32)
+    if tensors[0].device.type == "cpu":
+        norm = _norm(tensors, dtype)
+        if SMALLEST_SUM < norm < math.inf:
+            return norm
+    return _norm(tensors, torch.float64).to(dtype)
+
+
+@torch.no_grad()
+def _norm(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """One pass over the tensors; squares and their sum are of type `dtype`."""
+    as_it_is = all(each.dtype == dtype for each in tensors)  # naming the type takes torch's slower way
+    norms = torch._foreach_norm(tensors, 2, None if as_it_is else dtype)
+    return torch.linalg.vector_norm(torch.stack([each.to(tensors[0].device) for each in norms]))
 
 
 def mean_and_std(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 
 from spikeless.errors import UserError
 from spikeless.optim.gradients.clip_norm import ClipNorm
+from spikeless.stats import global_norm
 
 
 @pytest.fixture
@@ -35,6 +38,20 @@ def test_gradients_below_the_norm_keep_every_bit(parameters):
     before = [parameter.grad.clone() for parameter in parameters]
     clip(parameters, norm(parameters).item() * 1.01)
     assert all(torch.equal(parameter.grad, old) for parameter, old in zip(parameters, before, strict=True))
+
+
+def test_gradients_at_the_norm_and_those_whose_norm_is_not_finite_stay_as_they_are(parameters):
+    gradients = [parameter.grad for parameter in parameters]
+    for size, max_norm in ((2.0, 2.0), (math.inf, 1.0), (math.nan, 1.0)):
+        before = [each.clone() for each in gradients]
+        ClipNorm(max_norm=max_norm).apply(gradients, torch.tensor(size))
+        assert all(map(torch.equal, gradients, before))
+
+
+def test_gradients_of_less_than_fp32_are_scaled_in_their_own_type():
+    gradients = [torch.tensor([3.0, 4.0], dtype=torch.bfloat16)]
+    ClipNorm(max_norm=1.0).apply(gradients, global_norm(gradients))
+    torch.testing.assert_close(gradients[0], torch.tensor([0.6, 0.8], dtype=torch.bfloat16))
 
 
 def test_gradients_of_zero_stay_zero(parameters):

@@ -65,6 +65,18 @@ def test_what_is_not_finite_is_never_published(tmp_path, quick_run, monkeypatch,
     assert (tmp_path / "report.html").exists()
 
 
+def test_large_parameters_are_finite_although_their_norm_is_not(tiny_run, build):
+    run = tiny_run("gpt2")
+    model = build(run)
+    state = TrainState(model, run.optim.build(model.named_parameters()), torch.device("cpu"))
+    model.embedding.weight.data[:2] = 3e38
+    assert torch.linalg.vector_norm(model.embedding.weight) == torch.inf
+    assert state.is_finite()
+    for bad in (float("inf"), float("nan")):
+        model.embedding.weight.data[0, 0] = bad
+        assert not state.is_finite()
+
+
 def test_an_explosion_stops_with_its_step(tmp_path, quick_run):
     run = replace_at(quick_run, {"optim.lr": 1e30, "gradients": (), "schedule.warmup_steps": 0})
     with pytest.raises(UnhealthyRun, match=r"step [12]: non-finite"):

@@ -67,8 +67,10 @@ class TrainState:
 
     def is_finite(self) -> bool:
         """True if every parameter is; waits for the device."""
-        norms = torch.stack(torch._foreach_norm([p.detach() for p in self.parameters.values()]))
-        return bool(norms.isfinite().all())
+        parameters = [each.detach() for each in self.parameters.values()]
+        norms = torch.stack(torch._foreach_norm(parameters))
+        suspects = [each for each, fine in zip(parameters, norms.isfinite().tolist(), strict=True) if not fine]
+        return all(bool(each.isfinite().all()) for each in suspects)  # a norm can overflow although every entry is fine
 
     def snapshot(
         self, sequence_length: int, micro_batches: tuple = (), tokens: Callable[[], Tensor] | None = None

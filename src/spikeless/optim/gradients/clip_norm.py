@@ -12,7 +12,7 @@ __all__ = ["ClipNorm"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipNorm:
-    """g <- g * min(1, max_norm / ||g||)."""
+    """g <- g * min(1, max_norm / ||g||); gradients whose norm is not finite stay as they are, and the run stops."""
 
     max_norm: float = 1.0
 
@@ -22,4 +22,5 @@ class ClipNorm:
 
     def apply(self, gradients: list[Tensor], grad_norm: Tensor) -> None:
         """Scale all gradients in place, without a host synchronisation."""
-        torch._foreach_mul_(gradients, (self.max_norm / (grad_norm + 1e-6)).clamp(max=1.0))
+        share = torch.where(grad_norm.isfinite(), self.max_norm / grad_norm, 1.0)
+        torch._foreach_mul_(gradients, share.clamp(max=1.0))
