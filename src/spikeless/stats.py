@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def global_norm(tensors: Iterable[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def _norm(tensors: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+def _norm(tensors: list[Tensor], dtype: torch.dtype) -> Tensor:
     """One pass over the tensors; squares and their sum are of type `dtype`."""
     as_it_is = all(each.dtype == dtype for each in tensors)  # naming the type takes torch's slower way
     norms = torch._foreach_norm(tensors, 2, None if as_it_is else dtype)

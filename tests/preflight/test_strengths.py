@@ -54,7 +54,7 @@ def test_what_stands_behind_the_embedding(tiny_run):
     assert (plain.multiplier, plain.embedding_norm, plain.positions_std) == (1.0, None, 0.02)
     assert scaled.multiplier == math.sqrt(32)
     assert strengths_of(tiny_run("gpt2", "embed_norm"), 8).embedding_norm == "layernorm"
-    normed = strengths_of(tiny_run("llama", "embed_norm"), 8)
+    normed = strengths_of(tiny_run("llama", "embed_norm(eps=1e-5)"), 8)
     assert (normed.embedding_norm, normed.positions_std) == ("rmsnorm", None)
     assert normed.token_std(eps=False) == 1.0
     assert normed.token_std(eps=True) == pytest.approx(0.02 / math.sqrt(0.02**2 + 1e-5))

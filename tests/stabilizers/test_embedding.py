@@ -1,13 +1,16 @@
 """What the embedding techniques claim, measured on drawn models."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from spikeless.config import replace_at
 from spikeless.errors import UserError
+from spikeless.init.gpt2 import GPT2Init
 from spikeless.init.small import SmallInit
+from spikeless.init.xavier import XavierInit
 from spikeless.nn.norm import LayerNorm, RMSNorm
 from spikeless.optim.adamw import AdamW
 from spikeless.stabilizers import apply
@@ -56,14 +59,33 @@ def test_scaled_embed_does_not_change_the_scale_of_tied_logits(family, tiny_run,
 # --- embed_norm ---
 
 
-@pytest.mark.parametrize(("family", "norm"), [("gpt2", LayerNorm()), ("llama", RMSNorm())])
-@pytest.mark.parametrize("width", [32, 512])
-def test_embed_norm_makes_the_shortcut_one_with_the_familys_norm(family, norm, width, tiny_run, build):
-    run = tiny_run(family, "embed_norm", scheme=SmallInit(), width=width, num_layers=1)
+@pytest.mark.parametrize(
+    ("family", "norm"), [("gpt2", LayerNorm(eps=1e-12)), ("llama", RMSNorm(eps=1e-12))], ids=["gpt2", "llama"]
+)
+@pytest.mark.parametrize("scheme", [SmallInit(), GPT2Init(), XavierInit()], ids=["small", "gpt2", "xavier"])
+@pytest.mark.parametrize(("width", "vocab_size"), [(32, 97), (512, 97), (16, 131_072)])
+def test_embed_norm_makes_the_shortcut_one_with_the_familys_norm(
+    family, norm, scheme, width, vocab_size, tiny_run, build
+):
+    run = tiny_run(family, "embed_norm", scheme=scheme, width=width, vocab_size=vocab_size, num_layers=1)
     assert run.model.embedding.norm == norm
     model = build(run)
-    assert effective_std(model) == pytest.approx(1.0, rel=0.02)
+    rows = model.embedding.transform(model.embedding.weight[:97])
+    stds = rows.std(1, correction=0) if family == "gpt2" else rows.square().mean(1).sqrt()
+    torch.testing.assert_close(stds, torch.ones(97), rtol=1e-5, atol=0)
     assert model.embedding.norm.weight.requires_grad
+
+
+def test_embed_norm_takes_another_epsilon_and_a_norm_that_has_none(tiny_run):
+    assert tiny_run("gpt2", "embed_norm(eps=1e-5)").model.embedding.norm == LayerNorm(eps=1e-5)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Plain:
+        def build(self, width):
+            return torch.nn.Identity()
+
+    run = replace_at(tiny_run("gpt2"), {"model.norm": Plain()})
+    assert apply(run, ["embed_norm"]).model.embedding.norm == Plain()
 
 
 def test_embed_norm_comes_before_positions(tiny_run, build):
