@@ -5,6 +5,7 @@ Run as a script in a bare interpreter, so it knows the standard library only and
 """
 
 import ast
+import gc
 import json
 import sys
 import warnings
@@ -43,6 +44,7 @@ def _is_unicode(text: str) -> bool:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a syntax tree has no cycles to look for, and this process ends soon
     warnings.simplefilter("ignore")
     for line in sys.stdin.buffer:
         try:
