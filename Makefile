@@ -35,6 +35,7 @@ format: setup
 	$(BIN)/ruff format src tests benchmarks studies
 	$(BIN)/ruff check --fix src tests benchmarks studies
 
+# NANOGPT=DIR: a checkout of nanoGPT, to be measured against as well.
 bench: setup
 	$(BIN)/python benchmarks/diagnostics_cost.py
 	$(BIN)/python benchmarks/data_reading.py
@@ -42,7 +43,8 @@ bench: setup
 	$(BIN)/python benchmarks/tev_cost.py
 	$(BIN)/python benchmarks/audit_cost.py
 	$(BIN)/python benchmarks/grid_overhead.py
-	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/start_time.py
+	$(BIN)/python benchmarks/training_speed.py $(if $(NANOGPT),--nanogpt '$(NANOGPT)')
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache

@@ -1,16 +1,22 @@
-"""Tokens a second and peak memory against GPT2LMHeadModel of transformers in a bare PyTorch loop.
+"""Tokens a second and peak memory against two peers in a bare PyTorch loop.
 
-Ours is the whole of `spikeless train` as a user has it: reading data, clipping, diagnostics, loggers. Theirs is
-forward, backward, clipping, the same fused AdamW on one batch in memory. Both have the same weights' shapes, batch and
-precision (bf16 is autocast), no dropout and vocabulary 50257. Rounds of ten steps are interleaved in one process; the
-memory is the peak of a process of its own above what it held before the model was made.
+    python benchmarks/training_speed.py [CASE …] [--nanogpt DIR] [--json FILE]
 
-    python benchmarks/training_speed.py [LAYERSxWIDTH …] [--json FILE]
+The peers are GPT2LMHeadModel of transformers and, if DIR is a checkout of nanoGPT, its model.py. Ours is `spikeless
+train` from one row of metrics.jsonl to another: a batch from the token shards, forward, backward, clipping, fused
+AdamW, the default diagnostics at one step of ten, rows for metrics.jsonl and TensorBoard. Evaluations and checkpoints
+are not in it, since none falls into these steps. A step of a peer is forward, backward, clipping and the same fused
+AdamW on one batch in memory, and reading the loss. All have weights of the same shapes, no dropout, and the same batch
+and precision: bf16 is autocast, measured only where the processor has instructions for it. Rounds of ten steps are
+interleaved in one process; the first one warms up. Memory is the peak of a process of its own, above what it held
+before the model was made.
 
-About half an hour on two cores for 6x384 and 12x768.
+About an hour on two quiet cores.
 """
 
+import argparse
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -20,12 +26,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from peers import BYTES, NANOGPT, Case, Peer, bare_step, peers_of
 from rich.console import Console
 from rich.table import Table
 
@@ -38,18 +47,14 @@ from spikeless.optim.gradients.clip_norm import ClipNorm
 from spikeless.stats import global_norm
 from spikeless.training.loop import train
 
-VOCABULARY, BATCH, LENGTH = 50_257, 2, 512
-STEPS_A_ROUND, ROUNDS = 10, 3
-SHAPES = {"6x384": (6, 384, 6), "12x768": (12, 768, 12)}
-TARGETS = {"speed": 1.1, "memory": 0.8}
-ABOUT = {
-    "date": date.today().isoformat(),
-    "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-    "torch": torch.__version__,
-    "transformers": transformers.__version__,
-    "batch": BATCH,
-    "sequence_length": LENGTH,
-    "vocabulary": VOCABULARY,
+OURS, DATA = "spikeless", "pydocs"
+STEPS_A_ROUND = 10
+"""As many as `metrics.every`, so that each of our rounds has one reading of the diagnostics."""
+CASES = {
+    "12x48": Case(layers=12, width=48, heads=4, vocabulary=1024, batch=8, length=64, rounds=20),
+    "6x384-8k": Case(layers=6, width=384, heads=6, vocabulary=8192, batch=8, length=256),
+    "6x384-50k": Case(layers=6, width=384, heads=6, vocabulary=50_257, batch=4, length=256),
+    "12x768-50k": Case(layers=12, width=768, heads=12, vocabulary=50_257, batch=2, length=512),
 }
 
 
@@ -58,25 +63,33 @@ class Enough(Exception):
 
 
 class Turnstile:
-    """A logger of our loop: after every ten of our steps it lets the other side do ten of its own, and times both."""
+    """A logger of our loop: after every ten of our steps each peer does ten of its own, and all are timed.
 
-    def __init__(self, other: Callable[[], None], rounds: int) -> None:
-        self.other, self.rounds, self.rows = other, rounds, 0
-        self.seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    Attributes:
+        seconds: of each round by side, the one that warms up left out.
+    """
+
+    def __init__(self, peers: Mapping[str, Callable[[], None]], rounds: int) -> None:
+        self.peers, self.rounds, self.rows, self.round = peers, rounds, 0, 0
+        self.seconds: dict[str, list[float]] = {side: [] for side in (OURS, *peers)}
         self.started = time.perf_counter()
 
     def log(self, row: dict[str, float]) -> None:
         self.rows += 1
         if self.rows % STEPS_A_ROUND:
             return
-        middle = time.perf_counter()
-        for _ in range(STEPS_A_ROUND):
-            self.other()
-        end = time.perf_counter()
-        self.seconds["ours"].append(middle - self.started)
-        self.seconds["theirs"].append(end - middle)
-        if len(self.seconds["ours"]) > self.rounds:  # the first round warms up
+        took = {OURS: time.perf_counter() - self.started}
+        for side, step in self.peers.items():
+            self.started = time.perf_counter()
+            for _ in range(STEPS_A_ROUND):
+                step()
+            took[side] = time.perf_counter() - self.started
+        if self.round:
+            for side, seconds in took.items():
+                self.seconds[side].append(seconds)
+        if self.round == self.rounds:
             raise Enough
+        self.round += 1
         self.started = time.perf_counter()
 
     def flush(self) -> None:
@@ -86,72 +99,50 @@ class Turnstile:
         """Nothing is open."""
 
 
-def ours(shape: tuple[int, int, int], precision: str, turnstile: Turnstile) -> None:
+def train_ours(case: Case, precision: str, turnstile: Turnstile) -> None:
     """Our loop as a user has it, until the turnstile has seen enough."""
-    layers, width, heads = shape
+    model = GPT2.config(
+        num_layers=case.layers,
+        width=case.width,
+        num_heads=case.heads,
+        vocab_size=case.vocabulary,
+        context_length=case.length,
+    )
     run = replace_at(
         find("recipes", "gpt2_124m")(),
         {
-            "model": GPT2.config(num_layers=layers, width=width, num_heads=heads, vocab_size=VOCABULARY),
+            "model": model,
             "precision": precision,
             "device": "cpu",
+            "data.spec": DATA,
             "data.tokenizer": "bytes",
-            "data.batch_size": BATCH,
-            "data.sequence_length": LENGTH,
+            "data.batch_size": case.batch,
+            "data.sequence_length": case.length,
             "data.micro_batches": 1,
             "evaluation.every": 0,
-            "evaluation.tokens": LENGTH,
+            "evaluation.tokens": case.length,
         },
     )
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(Enough):
         train(run, folder, loggers=[turnstile])
 
 
-def theirs(shape: tuple[int, int, int], precision: str) -> Callable[[], None]:
-    """A function that does one step of a bare loop."""
-    layers, width, heads = shape
-    config = transformers.GPT2Config(
-        vocab_size=VOCABULARY, n_layer=layers, n_embd=width, n_head=heads, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
-    )
-    model = transformers.GPT2LMHeadModel(config).train()
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=(0.9, 0.95), fused=True)
-    tokens = torch.randint(257, (BATCH, LENGTH))
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss = model(input_ids=tokens, labels=tokens).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        loss.item()
-
-    return step
+def seconds_of(case: Case, precision: str, peers: Mapping[str, Callable[[Case], Peer]]) -> dict[str, list[float]]:
+    """Seconds of a step on each side, a round a number."""
+    steps = {side: bare_step(build(case), case, precision) for side, build in peers.items()}
+    turnstile = Turnstile(steps, case.rounds)
+    train_ours(case, precision, turnstile)
+    return {side: [each / STEPS_A_ROUND for each in rounds] for side, rounds in turnstile.seconds.items()}
 
 
-def time_of(shape: tuple[int, int, int], precision: str) -> dict[str, float]:
-    """Median seconds of a step on either side, and the median of the rounds' ratios."""
-    turnstile = Turnstile(theirs(shape, precision), ROUNDS)
-    ours(shape, precision, turnstile)
-    a, b = (turnstile.seconds[side][1:] for side in ("ours", "theirs"))
-    return {
-        "ours_seconds": statistics.median(a) / STEPS_A_ROUND,
-        "theirs_seconds": statistics.median(b) / STEPS_A_ROUND,
-        "speed": statistics.median(y / x for x, y in zip(a, b, strict=True)),
-    }
-
-
-def split_of(shape: tuple[int, int, int], precision: str) -> dict[str, float]:
+def split_of(case: Case, precision: str) -> dict[str, float]:
     """Where the time of one of our steps goes [share]; medians of three."""
-    layers, width, heads = shape
-    model = Transformer(GPT2.config(num_layers=layers, width=width, num_heads=heads, vocab_size=VOCABULARY))
+    config = GPT2.config(num_layers=case.layers, width=case.width, num_heads=case.heads, vocab_size=case.vocabulary)
+    model = Transformer(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     optimizer, loss_of, clip = AdamW().build(model.named_parameters()), CrossEntropy(), ClipNorm()
-    tokens, laps = torch.randint(257, (BATCH, LENGTH + 1)), []
+    tokens, laps = torch.randint(BYTES, (case.batch, case.length + 1)), []
     for _ in range(4):
         times = [time.perf_counter()]
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -173,13 +164,13 @@ def split_of(shape: tuple[int, int, int], precision: str) -> dict[str, float]:
     return {name: median / sum(medians) for name, median in zip(names, medians, strict=True)}
 
 
-def peak_of(side: str, shape: tuple[int, int, int], precision: str) -> int:
-    """Peak memory of a process that does eleven steps, above what it held before [bytes]; run in a fresh process."""
+def peak_of(side: str, case: Case, precision: str, peers: Mapping[str, Callable[[Case], Peer]]) -> int:
+    """Peak memory of this process after a few steps, above what it held before [bytes]; it must be a fresh one."""
     before = _high_water()
-    if side == "ours":
-        ours(shape, precision, Turnstile(lambda: None, 0))
+    if side == OURS:
+        train_ours(case, precision, Turnstile({}, 0))
     else:
-        step = theirs(shape, precision)
+        step = bare_step(peers[side](case), case, precision)
         for _ in range(3):
             step()
     return _high_water() - before
@@ -191,55 +182,81 @@ def _high_water() -> int:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
-def fresh_peak(side: str, name: str, precision: str) -> int:
-    """`peak_of` in a process of its own."""
-    command = [sys.executable, __file__, "--peak", side, name, precision]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+def has_bf16() -> bool:
+    """True if the processor has instructions for products of bf16."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+
+
+def measure(name: str, precision: str, nanogpt: Path | None) -> dict[str, Any]:
+    """One row of the results."""
+    case, peers = CASES[name], peers_of(nanogpt)
+    seconds, peaks = seconds_of(case, precision, peers), {}
+    for side in seconds:
+        command = [sys.executable, __file__, name, "--peak", side, precision]
+        command += ["--nanogpt", str(nanogpt)] if nanogpt else []
+        peaks[side] = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
+    split = split_of(case, precision)
+    return {**asdict(case), "precision": precision, "seconds": seconds, "peak_bytes": peaks, "split": split}
+
+
+def tables_of(rows: list[dict[str, Any]]) -> tuple[Table, Table]:
+    """What was measured, as tables for the terminal."""
+    sides = list(rows[0]["seconds"])
+    speed = Table("case", "precision", *(f"{side} [tokens/s, GB]" for side in sides), *(f"/ {s}" for s in sides[1:]))
+    split = Table("case", "precision", *rows[0]["split"], title="where the time of one of our steps goes")
+    for row in rows:
+        case = f"{row['layers']}x{row['width']}, {row['vocabulary']:,}, {row['batch']}x{row['length']}"
+        tokens, seconds = row["batch"] * row["length"], row["seconds"]
+        rates = (f"{tokens / statistics.median(seconds[s]):,.0f}, {row['peak_bytes'][s] / 1e9:.2f}" for s in sides)
+        ratios = (
+            f"{statistics.median(b / a for a, b in zip(seconds[OURS], seconds[side], strict=True)):.2f}, "
+            f"{row['peak_bytes'][OURS] / row['peak_bytes'][side]:.2f}"
+            for side in sides[1:]
+        )
+        speed.add_row(case, row["precision"], *rates, *ratios)
+        split.add_row(case, row["precision"], *(f"{share:.0%}" for share in row["split"].values()))
+    return speed, split
 
 
 def main(arguments: list[str]) -> None:
-    """Measure, print the table, write the numbers."""
-    if arguments[:1] == ["--peak"]:
-        print(peak_of(arguments[1], SHAPES[arguments[2]], arguments[3]))
+    """Measure, write the numbers, print the tables."""
+    parser = argparse.ArgumentParser(description="Tokens a second and peak memory against two peers.")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all if none is named")
+    parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of nanoGPT, whose model.py is run")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go")
+    parser.add_argument("--peak", nargs=2, metavar=("SIDE", "PRECISION"), help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if unknown := [name for name in given.cases if name not in CASES]:
+        parser.error(f"there is no case {unknown[0]!r}; choose of {', '.join(CASES)}")
+    peers = peers_of(given.nanogpt)
+    if given.peak:
+        side, precision = given.peak
+        print(peak_of(side, CASES[given.cases[0]], precision, peers))
         return
-    out = Path(arguments[arguments.index("--json") + 1]) if "--json" in arguments else None
-    results = []
-    for name in [each for each in arguments if each in SHAPES] or SHAPES:
-        for precision in ("fp32", "bf16"):
-            peaks = {side: fresh_peak(side, name, precision) for side in ("ours", "theirs")}
-            row = {"shape": name, "precision": precision, **time_of(SHAPES[name], precision)}
-            row |= {f"{side}_peak_bytes": peak for side, peak in peaks.items()}
-            row |= {"memory": peaks["ours"] / peaks["theirs"], "split": split_of(SHAPES[name], precision)}
-            results.append(row)
-            if out:
-                out.write_text(json.dumps({**ABOUT, "results": results}, indent=2) + "\n")
-    table = Table(
-        "shape",
-        "precision",
-        "ours [tokens/s]",
-        "theirs [tokens/s]",
-        f"speed ratio (aim {TARGETS['speed']})",
-        "ours [GB]",
-        "theirs [GB]",
-        f"memory ratio (aim {TARGETS['memory']})",
-        title=f"{BATCH} x {LENGTH} tokens, vocabulary {VOCABULARY:,}, {torch.get_num_threads()} threads",
-    )
-    for row in results:
-        table.add_row(
-            row["shape"],
-            row["precision"],
-            f"{BATCH * LENGTH / row['ours_seconds']:,.0f}",
-            f"{BATCH * LENGTH / row['theirs_seconds']:,.0f}",
-            f"{row['speed']:.2f}",
-            f"{row['ours_peak_bytes'] / 1e9:.2f}",
-            f"{row['theirs_peak_bytes'] / 1e9:.2f}",
-            f"{row['memory']:.2f}",
-        )
-    Console(width=140).print(table)
-    split = Table("shape", "precision", *results[0]["split"], title="where the time of one of our steps goes")
-    for row in results:
-        split.add_row(row["shape"], row["precision"], *(f"{share:.0%}" for share in row["split"].values()))
-    Console(width=140).print(split)
+    if NANOGPT not in peers:
+        print("nanoGPT is left out; give the folder of a checkout with --nanogpt DIR")
+    if not has_bf16():
+        print("bf16 is left out: this processor has no instructions for it")
+    about = {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "nanogpt_model_sha256": hashlib.sha256((given.nanogpt / "model.py").read_bytes()).hexdigest()
+        if given.nanogpt
+        else None,
+        "steps_a_round": STEPS_A_ROUND,
+    }
+    rows = []
+    for name in given.cases or CASES:
+        for precision in ("fp32", "bf16") if has_bf16() else ("fp32",):
+            rows.append(measure(name, precision, given.nanogpt))
+            if given.json:
+                given.json.write_text(json.dumps({**about, "results": rows}, indent=2) + "\n")
+    for table in tables_of(rows):
+        Console(width=160).print(table)
 
 
 if __name__ == "__main__":

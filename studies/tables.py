@@ -15,6 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import benchmark_tables
+
 from spikeless.experiments.analysis.comparison import Comparison, read_comparison
 from spikeless.experiments.analysis.learning_rates import study_arms
 from spikeless.experiments.analysis.outcome import Outcome
@@ -279,36 +281,6 @@ def quantities(file: Path) -> list[Row]:
     return rows
 
 
-def timings(file: Path) -> list[Row]:
-    """The demo's command before and after, in turn."""
-    read = read_json(file, "pairs", "first_commit", "now_commit")
-    rows: list[Row] = [("whole command [s]", f"first version ({read['first_commit']})", "now", "times as fast")]
-    for pair in read["pairs"]:
-        times = {"": pair["now"]} | ({", training alone": pair["now_training"]} if "now_training" in pair else {})
-        for what, now in times.items():
-            ratio = f"{sum(pair['first']) / sum(now):.2f}"
-            rows.append((pair["what"] + what, *(", ".join(map(str, each)) for each in (pair["first"], now)), ratio))
-    return rows
-
-
-def shares(file: Path, of: str) -> list[Row]:
-    """Shares of a whole, the largest first."""
-    found = sorted(read_json(file, of)[of].items(), key=lambda each: -each[1])
-    return [("part", "share"), *((part, f"{share:.1%}") for part, share in found)]
-
-
-def overhead(file: Path) -> list[Row]:
-    """What a grid costs besides training, measured, and computed for a large one."""
-    read = read_json(file, "seconds", "shares", "large_shares")
-    rows: list[Row] = [
-        ("what", "seconds", f"share of {read['runs']} runs", f"share of {read['large_runs']} runs, computed")
-    ]
-    for what, seconds in read["seconds"].items():
-        rows.append((what, f"{seconds:.1f}", f"{read['shares'][what]:.1%}", f"{read['large_shares'][what]:.1%}"))
-    whole = (f"{sum(read['seconds'].values()):.1f}", f"{read['overhead']:.1%}", f"{read['large_overhead']:.1%}")
-    return [*rows, ("all of it", *whole)]
-
-
 def headline(file: Path) -> list[Row]:
     """The README's: best loss, largest stable learning rate, headroom."""
     rows: list[Row] = [("arm", "best loss [nats/token]", "against the baseline's best", "stable up to lr", "headroom")]
@@ -341,10 +313,8 @@ TABLES: Mapping[str, Callable[..., list[Row]]] = {
         sweeps,
         predicted,
         quantities,
-        timings,
-        shares,
-        overhead,
         headline,
+        *benchmark_tables.TABLES,
     )
 }
 

@@ -15,7 +15,9 @@ def tables():
     spec = importlib.util.spec_from_file_location("tables", ROOT / "studies" / "tables.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "studies")  # what its own folder is to a script
+        spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
 
