@@ -4,55 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, processors
 
 from spikeless.data import load_tokenizer, parse_tokenizer
 from spikeless.errors import SpikelessWarning, UserError
 
-LESSON = ["The quick brown fox jumps over the lazy dog, 0123456789 times. said the 7th fox"] * 20
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(Path(__file__).parent))
+    from foreign import byte_level, unigram, wordpiece
+
 TEXTS = ["The quick brown fox, 7 times.", " lazy  dog\n", "the end</s> of<|endoftext|> it</s></s>", "", "naïve 🤖 café"]
 
 
 def build(spec):
     return parse_tokenizer(spec).build(lambda: iter(()), "")
-
-
-def byte_level(vocab_size=300, special=("<|endoftext|>",)):
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(LESSON, trainer)
-    return tokenizer
-
-
-def unigram():
-    tokenizer = tokenizers.Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    special = ["<unk>", "<s>", "</s>"]
-    trainer = trainers.UnigramTrainer(vocab_size=90, special_tokens=special, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator(LESSON, trainer)
-    return tokenizer
-
-
-def wordpiece():
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    special = ["[UNK]", "[CLS]", "[SEP]"]
-    tokenizer.train_from_iterator(LESSON, trainers.WordPieceTrainer(special_tokens=special, show_progress=False))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    return tokenizer
 
 
 def write(folder, tokenizer, **config):
@@ -144,7 +113,7 @@ def test_saving_keeps_what_the_folder_said(tmp_path):
     tokenizer.save(tmp_path / "run")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "run", local_files_only=True)
     assert (theirs.bos_token, theirs.eos_token, theirs.pad_token, theirs.unk_token, theirs.model_max_length) == (
-        ("<s>", "<|endoftext|>", "<pad>", "<unk>", 77)
+        ("<|endoftext|>", "<|endoftext|>", "<pad>", "<unk>", 77)  # transformers lets the older file win
     )
     assert theirs.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "hi!"
     assert theirs(TEXTS[0])["input_ids"] == tokenizer.encode(TEXTS[0])

@@ -174,6 +174,6 @@ def test_damage_is_noticed(folder, byte_tokenizer, damage, message):
 
 
 def test_another_tokenizer_is_refused(folder, byte_tokenizer):
-    other = FastTokenizer(byte_tokenizer._definition + " ", spec="other")
+    other = FastTokenizer(byte_tokenizer.definition + " ", spec="other")
     with pytest.raises(UserError, match=r"written with another tokenizer \(bytes\) than this one \(other\)"):
         open_shards(folder, other)

@@ -1,11 +1,12 @@
 """Tokenizers: how text becomes token ids. One kind per file; the file's name is its name in a spec."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
+from spikeless.data.reading import Reading, SpecialTokens
 from spikeless.data.spec import parse_spec
-from spikeless.data.tokenizers._fast import load_fast_tokenizer
+from spikeless.data.tokenizers._folder import read_tokenizer
 
 __all__ = ["Tokenizer", "TokenizerRecipe", "load_tokenizer", "parse_tokenizer"]
 
@@ -30,19 +31,59 @@ class Tokenizer(Protocol):
 
     @property
     def end_of_text(self) -> int:
-        """The id that ends every document; no text encodes to it."""
+        """The id that ends every document."""
         ...
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text, with no end-of-text id added."""
+    @property
+    def reading(self) -> Reading:
+        """How it reads documents."""
         ...
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    @property
+    def is_recorded(self) -> bool:
+        """Whether that reading was recorded by whoever trained with it, or is the tokenizer's own."""
+        ...
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of special tokens that a text can spell, end-of-text among them."""
+        ...
+
+    @property
+    def loss(self) -> str | None:
+        """What it does to a demanding text, if decoding does not give that back; None if it does."""
+        ...
+
+    def with_reading(self, reading: Reading) -> Self:
+        """The same tokenizer, reading documents in another way."""
+        ...
+
+    def encode(self, text: str, special_tokens: SpecialTokens | None = None) -> list[int]:
+        """The ids of a text, with nothing before it and no end-of-text id added; special tokens as `reading` says."""
+        ...
+
+    def encode_batch(self, texts: Sequence[str], special_tokens: SpecialTokens | None = None) -> list[list[int]]:
         """The ids of several texts."""
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of some ids; bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """A conversation as text, by its chat template; to be encoded with `special_tokens="all"`, nothing before it.
+
+        Raises:
+            UserError: there is no template, or it refuses these messages.
+        """
+        ...
+
+    def special_token(self, kind: str) -> int | None:
+        """The id of its "bos", "eos", "pad" or other named token; None if it has none."""
+        ...
+
+    def id_to_token(self, number: int) -> str | None:
+        """The token of an id, as the vocabulary spells it; None if there is no such id."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -91,4 +132,4 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         UserError: missing, damaged, or without an end-of-text token.
     """
-    return load_fast_tokenizer(path)
+    return read_tokenizer(path)

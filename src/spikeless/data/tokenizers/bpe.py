@@ -11,7 +11,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from spikeless.data.cache import cached
 from spikeless.data.progress import track
-from spikeless.data.tokenizers._fast import END_OF_TEXT, FastTokenizer, load_fast_tokenizer
+from spikeless.data.tokenizers._fast import END_OF_TEXT, FastTokenizer
+from spikeless.data.tokenizers._folder import read_tokenizer
 from spikeless.errors import UserError
 from spikeless.files import aside, content_hash
 
@@ -66,7 +67,7 @@ class Bpe:
         return cached("tokenizers", key, publish, self._load)
 
     def _load(self, folder: Path) -> FastTokenizer:
-        tokenizer = load_fast_tokenizer(folder)
+        tokenizer = read_tokenizer(folder)
         if tokenizer.spec != self.spec:
             raise UserError(f"{folder} does not hold the tokenizer {self.spec}")
         return tokenizer
