@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from spikeless.config import replace_at
-from spikeless.errors import UserError
+from spikeless.errors import SpikelessWarning, UserError
 from spikeless.evaluation import evaluate_perplexity, load_subject
 from spikeless.evaluation.scorer import ForeignScorer, TransformerScorer
 from spikeless.training.checkpoints import Checkpoints
@@ -117,8 +117,78 @@ def test_a_missing_weight_is_not_made_up(neox):
     weights = load_file(neox / "model.safetensors")
     del weights["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"]
     save_file(weights, neox / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"dense_h_to_4h.* is missing or has another shape"):
+    with pytest.raises(UserError, match=r"dense_h_to_4h\.weight is missing"):
         load_subject(neox, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("gpt_neox.layers.2.input_layernorm.weight", torch.ones(32), "in the file, but the model has none"),
+        ("gpt_neox.layers.0.mlp.gate.bias", torch.ones(8), "gate.bias is in the file, but the model has none"),
+        ("lora_A.weight", torch.ones(8, 2), "lora_A.weight is in the file"),
+        ("layers.0.input_layernorm.weight", torch.ones(32), "are the same weight"),
+        ("gpt_neox.final_layer_norm.weight", torch.ones(32, dtype=torch.int8), "stored as I8"),
+        ("gpt_neox.final_layer_norm.weight", torch.ones(31), "another shape"),
+    ],
+)
+def test_a_weight_that_does_not_fit_is_not_passed_over(neox, name, tensor, message):
+    weights = load_file(neox / "model.safetensors")
+    save_file(weights | {name: tensor}, neox / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=message):
+        load_subject(neox, device=CPU)
+
+
+def test_buffers_wrappers_and_fields_that_nobody_knows(neox):
+    before = evaluate_perplexity(load_subject(neox, device=CPU), DOCUMENTS).loss
+    weights = {f"inner._orig_mod.{name}": each for name, each in load_file(neox / "model.safetensors").items()}
+    mask = {"inner._orig_mod.gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 24, 24).bool()}
+    save_file(weights | mask, neox / "model.safetensors", {"format": "pt"})
+    assert evaluate_perplexity(load_subject(neox, device=CPU), DOCUMENTS).loss == before
+    config = json.loads((neox / "config.json").read_text())
+    (neox / "config.json").write_text(json.dumps(config | {"a_trick": 3, "unsloth_version": "1", "other": None}))
+    with pytest.warns(SpikelessWarning, match="transformers does not know a_trick = 3, and computes without"):
+        assert evaluate_perplexity(load_subject(neox, device=CPU), DOCUMENTS).loss == before
+
+
+def test_a_llama_that_only_transformers_can_compute_is_read_as_strictly(tmp_path, bytes_tokenizer):
+    config = transformers.LlamaConfig(**SMALL, intermediate_size=48, attention_bias=True, eos_token_id=256)
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path)
+    bytes_tokenizer.save(tmp_path)
+    right = load_subject(tmp_path, device=CPU)
+    assert isinstance(right.scorer, ForeignScorer)
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    for fields, message in (
+        ({"attention_bias": False, "bias": True}, r"k_proj\.bias.* in the file, but the model has none"),
+        ({"attention_bias": False}, r"the model has no weight .*\.bias"),
+        ({"a_trick": 3}, "a_trick = 3 is known neither to us nor to transformers"),
+    ):
+        path.write_text(json.dumps(stored | fields))
+        with pytest.raises(UserError, match=message):
+            load_subject(tmp_path, device=CPU)
+
+
+def test_tied_weights_that_differ_are_refused_in_another_family_too(tmp_path, bytes_tokenizer):
+    config = transformers.Qwen2Config(
+        **SMALL, num_key_value_heads=2, intermediate_size=48, tie_word_embeddings=True, eos_token_id=256
+    )
+    transformers.Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    bytes_tokenizer.save(tmp_path)
+    loss = evaluate_perplexity(load_subject(tmp_path, device=CPU), DOCUMENTS).loss
+    weights = load_file(tmp_path / "model.safetensors")
+    table = weights.pop("model.embed_tokens.weight")
+    save_file(weights | {"lm_head.weight": table}, tmp_path / "model.safetensors", {"format": "pt"})
+    assert evaluate_perplexity(load_subject(tmp_path, device=CPU), DOCUMENTS).loss == loss
+    both = {"lm_head.weight": table, "model.embed_tokens.weight": table + 1}
+    save_file(weights | both, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"lm_head\.weight is not the same as .*config\.json ties them"):
+        load_subject(tmp_path, device=CPU)
 
 
 def test_weights_that_lead_out_of_the_folder_are_not_read(neox, tmp_path):

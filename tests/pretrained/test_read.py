@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 
 from spikeless.errors import UserError
 from spikeless.nn.transformer import Transformer
@@ -100,8 +100,34 @@ def test_a_tied_model_may_store_its_head_if_it_is_the_same(family, their_folder,
     edit_weights(folder, lm_head__weight=table.clone())
     read_pretrained(folder)
     edit_weights(folder, lm_head__weight=table + 1)
-    with pytest.raises(UserError, match=r"lm_head\.weight is not the embedding"):
+    with pytest.raises(UserError, match=r"lm_head\.weight is not the same as .*config\.json ties"):
         read_pretrained(folder)
+
+
+@pytest.mark.parametrize("family", TABLES)
+@pytest.mark.parametrize("spelling", ["head only", "save_model", "wrapped", "wrapped bare", "around"])
+def test_spellings_of_tied_and_wrapped_weights(family, spelling, their_folder):
+    """Each computes what transformers reads from the plain file."""
+    folder = their_folder(family, tie_word_embeddings=True)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    path, state = folder / "model.safetensors", load_file(folder / "model.safetensors")
+    prefix = TABLES[family].partition(".")[0] + "."
+    if spelling == "head only":
+        state["lm_head.weight"] = state.pop(TABLES[family])
+    rename = {
+        "wrapped": "module._orig_mod.{}".format,
+        "wrapped bare": lambda name: f"_orig_mod.{name.removeprefix(prefix)}",
+        "around": "lightning.model.{}".format,
+    }.get(spelling, str)
+    if spelling == "save_model":
+        save_model(torch.nn.ModuleDict({"_orig_mod": theirs}), str(path))
+        assert f"_orig_mod.{TABLES[family]}" not in load_file(path)
+    else:
+        save_file({rename(name): each for name, each in state.items()}, path)
+    tokens = torch.randint(300, (2, 16))
+    with torch.no_grad():
+        a, b = model_of(read_pretrained(folder))(tokens), theirs(tokens).logits
+    assert (a - b).abs().max() <= 1e-5 * max(1.0, b.abs().max().item())
 
 
 @pytest.mark.parametrize(
@@ -130,7 +156,7 @@ def test_weights_are_checked_one_by_one(family, tensors, message, their_folder, 
     ("family", "fields", "message"),
     [
         ("llama", {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_parameters.rope_type = 'llama3'"),
-        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling = {'type': 'linear'"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.rope_type = 'linear'"),
         ("llama", {"attention_bias": True}, "attention_bias = True"),
         ("llama", {"mlp_bias": True}, "mlp_bias = True"),
         ("llama", {"hidden_act": "quick_gelu"}, "hidden_act = 'quick_gelu'"),
@@ -140,7 +166,21 @@ def test_weights_are_checked_one_by_one(family, tensors, message, their_folder, 
         ("llama", {"quantization_config": {"bits": 4}}, "quantization_config"),
         ("llama", {"num_attention_heads": 0}, "'num_attention_heads' is 0"),
         ("llama", {"hidden_size": "32"}, "'hidden_size' is '32'"),
-        ("llama", {"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
+        ("llama", {"auto_map": {"AutoModel": "evil.Model"}}, "auto_map names Model, code that is not run"),
+        ("llama", {"rope_theta": 5e5}, "rope_theta = 500000.0, rope_parameters.rope_theta = 10000.0 contradict"),
+        ("llama", {"rope_interleaved": True}, "rope_interleaved = True"),
+        ("llama", {"embedding_multiplier": 12.0}, "embedding_multiplier = 12.0"),
+        ("llama", {"residual_multiplier": 0}, "residual_multiplier = 0"),
+        ("llama", {"is_causal": False}, "is_causal = False"),
+        ("llama", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ("llama", {"layer_norm_eps": 1e-3}, "layer_norm_eps = 0.001 is not supported (rms_norm_eps is 1e-06)"),
+        ("llama", {"d_model": 64}, "d_model = 64"),
+        ("llama", {"is_llama_config": False}, "is_llama_config = False"),
+        ("llama", {"quantization": {"bits": 4}}, "quantization"),
+        ("llama", {"use_qk_norm": True}, "use_qk_norm = True is not known"),
+        ("gpt2", {"hidden_size": 64}, "hidden_size = 64"),
+        ("gpt2", {"bias": False}, "bias = False"),
+        ("gpt2", {"position_embedding_type": "rotary"}, "position_embedding_type = 'rotary'"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True"),
         ("gpt2", {"reorder_and_upcast_attn": True}, "reorder_and_upcast_attn = True"),
         ("gpt2", {"add_cross_attention": True}, "add_cross_attention = True"),
@@ -167,6 +207,17 @@ def test_a_field_that_changes_the_model_is_refused_by_name(family, fields, messa
         ("gpt2", {"a_new_trick": False, "another": None, "_name_or_path": "gpt2", "do_sample": True}),
         ("llama", {"rope_parameters": None, "rope_theta": 10000.0, "rope_scaling": None, "torch_dtype": "float16"}),
         ("llama", {"attention_dropout": 0.1, "initializer_range": 0.01, "pretraining_tp": 1}),
+        ("llama", {"is_llama_config": True, "rope_interleaved": False, "transformers.js_config": {"dtype": "q4"}}),
+        ("llama", {"unsloth_version": "2024.9", "gradient_checkpointing": True, "neftune_noise_alpha": 5.0}),
+        ("llama", {"quantization_config": None, "quantization": None, "base_model_name_or_path": "x", "lora_r": 8}),
+        ("llama", {"auto_map": {"AutoModelForCausalLM": "modeling_llama.LlamaForCausalLM", "AutoConfig": "c.My"}}),
+        ("llama", {"head_dim": 8, "layer_types": ["full_attention"] * 2, "sliding_window": None, "rope_scaling": None}),
+        ("llama", {"sliding_window": 4096, "use_sliding_window": False, "max_window_layers": 21, "logit_scale": 1.0}),
+        ("llama", {"sliding_window": 32, "is_causal": True, "position_embedding_type": "rope", "hidden_dropout": 0.1}),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 1.0}, "partial_rotary_factor": 1.0, "d_model": 32}),
+        ("llama", {"_attn_implementation_autoset": True, "num_nextn_predict_layers": 0, "max_new_tokens": 100}),
+        ("gpt2", {"hidden_size": 32, "num_hidden_layers": 2, "max_position_embeddings": 32, "head_dim": 8}),
+        ("gpt2", {"use_bias": True, "attention_dropout": 0.1, "model_max_length": 1024, "fp16": True}),
     ],
 )
 def test_fields_that_change_nothing_are_passed_over(family, fields, their_folder, edit_config):
@@ -205,12 +256,13 @@ def test_a_weight_that_is_stored_twice_is_refused(their_folder):
 def test_buffers_are_known_by_their_whole_name(their_folder):
     folder = their_folder("gpt2")
     weights = load_file(folder / "model.safetensors")
-    known = {"transformer.h.1.attn.bias": torch.ones(1), "h.0.attn.masked_bias": torch.ones(1)}
+    known = {"transformer.h.1.attn.bias": torch.ones(1, 1, 4, 4), "h.0.attn.masked_bias": torch.tensor(-1e4)}
     save_file(weights | known, folder / "model.safetensors")
     read_pretrained(folder)
-    save_file(weights | {"foo.h.99.cross_attn.bias": torch.ones(1)}, folder / "model.safetensors")
-    with pytest.raises(UserError, match="no weight foo"):
-        read_pretrained(folder)
+    for strange in ("foo.h.99.cross_attn.bias", "transformer.h.1.attn.bias"):
+        save_file(weights | {strange: torch.ones(32)}, folder / "model.safetensors")
+        with pytest.raises(UserError, match=f"no weight {strange}"):
+            read_pretrained(folder)
 
 
 @pytest.mark.parametrize(("field", "value"), [("n_layer", 10**9), ("vocab_size", 2**62), ("n_layer", 20_000)])

@@ -123,34 +123,36 @@ class GPT2:
         """
         for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"):
             fields.require(name, False)
-        fields.require("scale_attn_weights", True)
-        fields.ignore((*_DROPOUTS, *_HARMLESS))
+        for name in ("scale_attn_weights", "bias", "use_bias", "qkv_bias", "attention_bias", "mlp_bias"):
+            fields.require(name, True, why="every GPT-2 has it")
+        fields.require("position_embedding_type", "absolute", "learned")
+        fields.ignore(("n_ctx",))  # an older name of n_positions
+        width = fields.take_size("n_embd", also=("hidden_size",))
+        num_heads = fields.take_size("n_head", also=("num_attention_heads",))
+        fields.require("num_key_value_heads", num_heads)
+        fields.require("head_dim", width // num_heads, why="n_embd / n_head")
+        ffn_width = fields.take_size_or_none("n_inner")
+        fields.require("intermediate_size", ffn_width or 4 * width)
+        context_length = fields.take_size("n_positions", also=("max_position_embeddings",))
+        fields.take_full_attention(context_length)
         return ModelConfig(
             family="gpt2",
             vocab_size=fields.take_size("vocab_size"),
-            num_layers=fields.take_size("n_layer"),
-            width=fields.take_size("n_embd"),
-            num_heads=fields.take_size("n_head"),
-            context_length=fields.take_size("n_positions"),
+            num_layers=fields.take_size("n_layer", also=("num_hidden_layers",)),
+            width=width,
+            num_heads=num_heads,
+            context_length=context_length,
             tied=fields.take("tie_word_embeddings", bool, True),
             positions=Learned(),
-            norm=LayerNorm(eps=fields.take("layer_norm_epsilon", float, 1e-5)),
+            norm=LayerNorm(eps=fields.take("layer_norm_epsilon", float, 1e-5, also=("layer_norm_eps",))),
             attention=SelfAttention(bias=True),
             ffn=MLP(
-                activation=fields.take_activation("activation_function", "gelu_new"),
-                width=fields.take_size_or_none("n_inner"),
+                activation=fields.take_activation("activation_function", "gelu_new", also=("hidden_act",)),
+                width=ffn_width,
             ),
         )
 
 
 _LINEAR = {"attention.out": "attn.c_proj", "ffn.up": "mlp.c_fc", "ffn.down": "mlp.c_proj"}
 _DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")  # we have none: training goes on without
-_HARMLESS = (
-    "n_ctx",  # an older name of n_positions
-    "summary_type",
-    "summary_use_proj",
-    "summary_activation",
-    "summary_proj_to_labels",
-    "summary_first_dropout",
-)
 _NORMS = {"attention_norm": "ln_1", "ffn_norm": "ln_2"}

@@ -92,30 +92,46 @@ class Llama:
             UserError: one that we do not have.
         """
         fields.require("pretraining_tp", 1)
-        for name in ("attention_bias", "mlp_bias"):
+        for name in ("attention_bias", "mlp_bias", "bias", "use_bias", "qkv_bias"):
             fields.require(name, False, why="our Llama has no biases")
-        fields.ignore(("attention_dropout",))
-        width, num_heads = fields.take_size("hidden_size"), fields.take_size("num_attention_heads")
+        for name, values in _CALLED.items():
+            fields.require(name, *values)
+        width = fields.take_size("hidden_size", also=("d_model", "dim", "n_embd"))
+        num_heads = fields.take_size("num_attention_heads", also=("num_heads", "n_heads", "n_head"))
         fields.require("head_dim", width // num_heads, why="hidden_size / num_attention_heads")
+        context_length = fields.take_size("max_position_embeddings", 2048)
+        fields.take_full_attention(context_length)
+        eps = fields.take("rms_norm_eps", float, 1e-6, also=("norm_eps", "layer_norm_eps", "layer_norm_epsilon"))
         return ModelConfig(
             family="llama",
-            vocab_size=fields.take_size("vocab_size"),
-            num_layers=fields.take_size("num_hidden_layers"),
+            vocab_size=fields.take_size("vocab_size", also=("n_vocab",)),
+            num_layers=fields.take_size("num_hidden_layers", also=("num_layers", "n_layers", "n_layer")),
             width=width,
             num_heads=num_heads,
-            num_kv_heads=fields.take_size("num_key_value_heads", num_heads),
-            context_length=fields.take_size("max_position_embeddings", 2048),
-            tied=fields.take("tie_word_embeddings", bool, False),
+            num_kv_heads=fields.take_size("num_key_value_heads", num_heads, also=("num_kv_heads", "n_kv_heads")),
+            context_length=context_length,
+            tied=fields.take("tie_word_embeddings", bool, False, also=("tie_embeddings", "weight_tying")),
             embedding=TokenEmbedding(),
             positions=Rotary(theta=fields.take_rope_theta()),
-            norm=RMSNorm(eps=fields.take("rms_norm_eps", float, 1e-6)),
+            norm=RMSNorm(eps=eps),
             attention=SelfAttention(bias=False),
             ffn=GatedMLP(
-                activation=fields.take_activation("hidden_act", "silu"), width=fields.take_size("intermediate_size")
+                activation=fields.take_activation("hidden_act", "silu", also=("activation_function", "activation")),
+                width=fields.take_size("intermediate_size", also=("ffn_dim", "hidden_dim", "n_inner")),
             ),
         )
 
 
+_CALLED = {  # what other programs call the parts that every Llama has
+    "position_embedding_type": ("rope", "rotary"),
+    "rope_type": ("default",),
+    "rope_interleaved": (False,),
+    "norm_type": ("rms_norm", "rmsnorm", "RMSNorm"),
+    "use_rope": (True,),
+    "use_rms_norm": (True,),
+    "use_rmsnorm": (True,),
+    "is_llama_config": (True,),
+}
 _LAYER = {
     "attention_norm": "input_layernorm",
     "attention.query": "self_attn.q_proj",

@@ -1,7 +1,6 @@
 """What is audited: a recipe, a run, a Hugging Face folder or configuration, a factory of the user's own."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -237,8 +236,7 @@ def _of_foreign(
         raise UserError(f"{name}: --with and --set edit recipes and the models of our families; {why}")
     declared: Mapping[str, DeclaredInit] = {}
     if weights and not theory_only:
-        with _no_bars():
-            model = load_foreign(folder, torch.float32, why)
+        model = load_foreign(folder, torch.float32, why)
     else:
         with InitJournal() as journal, torch.device("meta" if theory_only else "cpu"):
             model = foreign_from_config(folder, why)
@@ -319,23 +317,6 @@ def known_context_length(model: Any) -> int | None:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     lengths = [getattr(text, name, None) for name in CONTEXT_LENGTH]
     return next((each for each in lengths if isinstance(each, int) and each > 0), None)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Progress bars of transformers are left out."""
-    try:
-        from transformers.utils import logging
-    except ImportError:
-        yield
-        return
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _has_weights(folder: Path) -> bool:

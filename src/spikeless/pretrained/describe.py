@@ -9,42 +9,9 @@ from spikeless.errors import UserError
 from spikeless.models import Family, Fields
 from spikeless.nn.ffn import MLP, GatedMLP, inner_width
 from spikeless.nn.transformer import ModelConfig
+from spikeless.pretrained.harmless import is_harmless
 
 __all__ = ["describe", "family_of", "read_description"]
-
-HARMLESS = (
-    *(
-        "_name_or_path",
-        "_num_labels",
-        "architectures",
-        "transformers_version",
-        "torch_dtype",
-        "dtype",
-        "torchscript",
-        "use_bfloat16",
-    ),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "tokenizer_class"),
-    *("initializer_range", "use_cache", "return_dict", "use_return_dict", "output_attentions", "output_hidden_states"),
-    *(
-        "id2label",
-        "label2id",
-        "num_labels",
-        "output_past",
-        "predict_special_tokens",
-        "problem_type",
-        "finetuning_task",
-        "task_specific_params",
-        "prefix",
-    ),
-    *("attn_implementation", "_attn_implementation", "_attn_implementation_autoset", "tf_legacy_loss", "is_decoder"),
-    # fields of generation that older versions keep here
-    *("max_length", "max_new_tokens", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups"),
-    *("diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
-    *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences"),
-    *("output_scores", "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens"),
-    *("begin_suppress_tokens", "remove_invalid_values", "exponential_decay_length_penalty", "max_sequence_length"),
-)
-"""Fields of any family's config.json that do not change what the model computes from token ids."""
 
 
 def family_of(model_type: Any, where: str) -> type[Family]:
@@ -67,12 +34,28 @@ def read_description(data: Mapping[str, Any], where: str) -> ModelConfig:
     """
     fields = Fields(data, where)
     family = family_of(fields.take("model_type", str, ""), where)
-    fields.require("quantization_config", why="quantised weights; dequantise them first")
-    fields.ignore(HARMLESS)
+    for name in ("quantization_config", "quantization", "compression_config"):
+        fields.require(name, {}, why="quantised weights; dequantise them first")
+    _check_code(fields.take("auto_map", dict, {}), data["model_type"], where)
     config = family.from_hugging_face_config(fields)
-    fields.finish()
+    fields.finish(is_harmless)
     config.check()
     return config
+
+
+def _check_code(auto_map: Mapping[str, Any], model_type: str, where: str) -> None:
+    """Code in the folder is never run; a class of it must go by the family's name, as copies of the family's do.
+
+    Raises:
+        UserError: a model class of another name.
+    """
+    for role, target in auto_map.items():
+        name = str(target).rpartition(".")[2]
+        if role.startswith("AutoModel") and not name.lower().startswith(model_type):
+            raise UserError(
+                f"{where}: auto_map names {name}, code that is not run and may compute something else than "
+                f"{model_type}; if it does not, remove auto_map from the file"
+            )
 
 
 def describe(config: ModelConfig) -> dict[str, Any]:

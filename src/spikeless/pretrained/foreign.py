@@ -1,18 +1,34 @@
 """Models of `transformers` that are none of ours: local safetensors or a configuration, never code from the folder."""
 
+import inspect
+import warnings
 from pathlib import Path
+from reprlib import repr as brief
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from spikeless.errors import UserError
-from spikeless.weights import open_weights
+from spikeless.config import names_in
+from spikeless.errors import SpikelessWarning, UserError
+from spikeless.files import read_json
+from spikeless.pretrained.harmless import is_harmless
+from spikeless.pretrained.match import check_tied, is_buffer, tied_names, unwrapped
+from spikeless.pretrained.quiet import quiet
+from spikeless.weights import Weights, open_weights
 
 __all__ = ["context_length_of", "foreign_from_config", "load_foreign"]
 
+STORED = ("F32", "BF16", "F16", "F64")
+_FAULTS = {
+    "missing_keys": "is missing",
+    "mismatched_keys": "has another shape than config.json says",
+    "unexpected_keys": "is in the file, but the model has none of that name; config.json and the weights do not fit",
+}
+
 
 def load_foreign(folder: Path, dtype: torch.dtype, why: str) -> Any:
-    """The causal language model of a Hugging Face folder.
+    """The causal language model of a Hugging Face folder, with the weights that our own reader finds there.
 
     Args:
         folder: with config.json and safetensors.
@@ -20,18 +36,38 @@ def load_foreign(folder: Path, dtype: torch.dtype, why: str) -> Any:
         why: it is none of ours; ends the message.
 
     Raises:
-        UserError: transformers is missing or cannot load it, or weights are missing.
+        UserError: transformers is missing or cannot load it; weights are missing, unknown to the model, tied although
+            they differ, or quantised without a word in config.json; a field that nobody knows.
+
+    Warns:
+        SpikelessWarning: fields of a family that is none of ours, which `transformers` does not know.
     """
     auto = _auto_model(why)
-    local = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
-    open_weights(folder)  # refuses pickles, and what leads out of the folder
+    weights = open_weights(folder)
     try:
-        model, report = auto.from_pretrained(folder, dtype=dtype, output_loading_info=True, **local)
+        with torch.device("meta"):
+            skeleton = _skeleton(auto, folder)
+        state = _state(weights, skeleton)
+        load = type(skeleton).from_pretrained
+        with quiet():
+            model, report = load(
+                None,
+                config=skeleton.config,
+                state_dict=state,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below
+            )
+    except UserError:
+        raise
     except Exception as error:  # the library's classes raise what they like
         raise UserError(f"{folder}: transformers cannot load this model either: {_first_line(error)} ({why})") from None
-    strange = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
-    if strange:
-        raise UserError(f"{folder}: the weight {strange[0]} is missing or has another shape than config.json says")
+    for kind, fault in _FAULTS.items():
+        names = sorted(each if isinstance(each, str) else each[0] for each in report[kind])
+        if names:
+            more = f" (and {len(names) - 1} more)" if names[1:] else ""
+            raise UserError(f"{folder}: the weight {names[0]}{more} {fault}")
+    _check_fields(folder, model.config)
     return model.eval()
 
 
@@ -39,16 +75,69 @@ def foreign_from_config(folder: Path, why: str) -> Any:
     """A freshly initialised model of the config.json in a folder, on the current default device.
 
     Raises:
-        UserError: transformers is missing, or has no causal language model of this kind.
+        UserError: transformers is missing, or has no causal language model of this kind; a field that nobody knows.
     """
     auto = _auto_model(why)
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return auto.from_config(config).eval()
+        model = _skeleton(auto, folder).eval()
     except Exception as error:  # as above
         raise UserError(f"{folder}: transformers cannot build it either: {_first_line(error)} ({why})") from None
+    _check_fields(folder, model.config)
+    return model
+
+
+def _skeleton(auto: Any, folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    return auto.from_config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+
+
+def _state(weights: Weights, skeleton: Any) -> dict[str, Tensor]:
+    """The stored tensors by the names that the model, or its class's own conversion of old names, expects."""
+    wanted = {*skeleton.state_dict(), *(name for name, _ in skeleton.named_parameters(remove_duplicate=False))}
+    prefix = f"{skeleton.base_model_prefix}."
+    names = unwrapped(weights.tensors, wanted, prefix, str(weights.folder))
+    tied = tied_names(skeleton.named_parameters(remove_duplicate=False))
+    check_tied(weights, {plain: name for name, plain in names.items()}, tied)
+    if not getattr(skeleton.config, "quantization_config", None):
+        for name, info in weights.tensors.items():
+            if info.dtype not in STORED and names[name] in wanted:
+                raise UserError(
+                    f"{weights.folder}: the weight {name} is stored as {info.dtype}, but config.json has no "
+                    f"quantization_config; {', '.join(STORED)} can be read"
+                )
+    return {
+        plain: weights.read(name)
+        for name, plain in names.items()
+        if plain in wanted or not is_buffer(weights.tensors[name])
+    }
+
+
+def _check_fields(folder: Path, config: Any) -> None:
+    """Say which fields of config.json `transformers` passes over.
+
+    Raises:
+        UserError: there are some in a family of ours, whose fields are all known.
+
+    Warns:
+        SpikelessWarning: there are some in another family.
+    """
+    from transformers import PretrainedConfig
+
+    path = folder / "config.json"
+    known = {*inspect.signature(type(config).__init__).parameters, *config.attribute_map, *vars(PretrainedConfig())}
+    known |= {"model_type", "auto_map", "rope_theta", "rope_scaling", "quantization_config"}
+    data = read_json(path)
+    strange = [name for name, value in data.items() if name not in known and not is_harmless(name, value)]
+    if not strange:
+        return
+    listed = ", ".join(f"{name} = {brief(data[name])}" for name in strange[:3]) + (", …" if strange[3:] else "")
+    if data.get("model_type") in names_in("models"):
+        raise UserError(
+            f"{path}: {listed} is known neither to us nor to transformers, so it may change what the model computes; "
+            "if it does not, remove it from the file"
+        )
+    warnings.warn(f"{path}: transformers does not know {listed}, and computes without", SpikelessWarning, 3)
 
 
 def context_length_of(model: Any) -> int | None:

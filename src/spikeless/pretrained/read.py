@@ -1,8 +1,7 @@
 """Read a Hugging Face folder: its config.json, its weights one by one, its tokenizer."""
 
 import hashlib
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +12,14 @@ from torch import Tensor
 from spikeless.data import Tokenizer, load_tokenizer
 from spikeless.errors import UserError
 from spikeless.files import read_json
-from spikeless.models import Family
 from spikeless.nn.transformer import ModelConfig, Transformer
 from spikeless.pretrained.describe import family_of, read_description
+from spikeless.pretrained.match import check_tied, is_buffer, tied_names, unwrapped
 from spikeless.weights import Weights, open_weights
 from spikeless.words import counted
 
 __all__ = ["Pretrained", "check_pretrained", "read_config", "read_pretrained", "weights_hash"]
 
-BUFFERS = re.compile(
-    r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)|(model\.)?(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq"
-)
-"""Names of tensors that some versions of `transformers` store although they are no weights."""
 STORED = ("F32", "BF16", "F16")
 
 
@@ -84,26 +79,19 @@ def read_pretrained(folder: Path, *, finite: bool = True) -> Pretrained:
         UserError: no such folder, a model that we do not have, a missing or unknown tensor or one of a wrong shape or
             type, or a damaged file.
     """
-    config, weights, names = _matched(folder)
+    config, weights, names, tied = _matched(folder)
+    check_tied(weights, names, tied)
     family = family_of(config.family, str(folder))
     state: dict[str, Tensor] = {}
     for name, stored in names.items():
+        if any(name in group[1:] for group in tied):
+            continue  # the same numbers once more
         tensor = weights.read(stored)
         if finite and not tensor.isfinite().all():
             raise UserError(f"{folder}: the weight {name} is not finite")
         state[name] = tensor.float()
     ours = {name: each.clone() for name, each in family.from_hugging_face(state, config).items()}
-    if config.tied and "lm_head.weight" in state and not _same(state["lm_head.weight"], ours["embedding.weight"]):
-        raise UserError(
-            f"{folder}: lm_head.weight is not the embedding, although the weights are tied; "
-            'write "tie_word_embeddings": false into config.json'
-        )
     return Pretrained(folder=folder, config=config, state=ours)
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Equal, where NaN is NaN."""
-    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
@@ -115,8 +103,8 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _matched(folder: Path) -> tuple[ModelConfig, Weights, dict[str, str]]:
-    """The model, and for each of its weights, as the family calls it, the name that is stored."""
+def _matched(folder: Path) -> tuple[ModelConfig, Weights, dict[str, str], list[list[str]]]:
+    """The model; for each of its weights, as the family calls it, the name that is stored; groups of tied names."""
     config = read_config(folder)
     family = family_of(config.family, str(folder))
     weights = open_weights(folder)
@@ -134,9 +122,11 @@ def _matched(folder: Path) -> tuple[ModelConfig, Weights, dict[str, str]]:
         )
     with torch.device("meta"):
         wanted = family.to_hugging_face(Transformer(config).state_dict(), config)
-    names = _match(weights.tensors, wanted.keys(), family, folder)
-    if config.tied and "lm_head.weight" not in names:
-        del wanted["lm_head.weight"]
+    tied = tied_names(wanted.items())
+    names = _stored_names(weights, wanted, family.prefix, folder)
+    for group in tied:  # one is enough, whichever it is
+        there = next((names[name] for name in group if name in names), None)
+        names |= {name: there for name in group if there and name not in names}
     for name, like in wanted.items():
         if name not in names:
             raise UserError(f"{folder}: the weight {name} is missing")
@@ -147,24 +137,20 @@ def _matched(folder: Path) -> tuple[ModelConfig, Weights, dict[str, str]]:
             )
         if info.dtype not in STORED:
             raise UserError(f"{folder}: the weight {name} is stored as {info.dtype}; {', '.join(STORED)} can be read")
-    return config, weights, {name: names[name] for name in wanted}
+    return config, weights, {name: names[name] for name in wanted}, tied
 
 
-def _match(stored: Iterable[str], wanted: Iterable[str], family: type[Family], folder: Path) -> dict[str, str]:
-    """Name that we want to name that is stored, with or without the family's prefix.
+def _stored_names(weights: Weights, wanted: Collection[str], prefix: str, folder: Path) -> dict[str, str]:
+    """Name that we want to name that is stored.
 
     Raises:
         UserError: a stored tensor is none of the model's.
     """
-    wanted, names = set(wanted), {}
-    for name in stored:
-        full = name if name in wanted else family.prefix + name
-        if full in names:
-            raise UserError(f"{folder}: {names[full]} and {name} are the same weight; store it once")
-        if full in wanted:
-            names[full] = name
-        elif not BUFFERS.fullmatch(name):
+    names = unwrapped(weights.tensors, wanted, prefix, str(folder))
+    for name, plain in names.items():
+        if plain not in wanted and not is_buffer(weights.tensors[name]):
             raise UserError(
                 f"{folder}: the model has no weight {name}; config.json and the weights do not fit together"
+                + (" (an adapter's; merge it into its model first)" if "lora_" in name else "")
             )
-    return names
+    return {plain: name for name, plain in names.items() if plain in wanted}

@@ -1,8 +1,7 @@
 """Does a written folder compute what the model computes? Asked before it is published."""
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from spikeless.data import Tokenizer, load_tokenizer
 from spikeless.errors import UserError
 from spikeless.nn.transformer import Transformer
+from spikeless.pretrained.quiet import quiet
 from spikeless.pretrained.read import read_pretrained
 from spikeless.words import number
 
@@ -113,7 +113,7 @@ def _load_with_transformers(folder: Path) -> _Loaded:
     import transformers
 
     load: Any = transformers.AutoModelForCausalLM.from_pretrained  # annotated without the report
-    with _quiet(transformers.utils.logging):
+    with quiet():
         model, report = load(folder, local_files_only=True, output_loading_info=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     name = f"transformers {transformers.__version__}"
@@ -126,20 +126,6 @@ def _load_with_transformers(folder: Path) -> _Loaded:
         logits=lambda tokens: model(tokens).logits,
         encode=lambda text: tokenizer.encode(text, add_special_tokens=False, verbose=False),
     )
-
-
-@contextlib.contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
-    """Without the messages and the progress bar of transformers."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _rounded(plain: Transformer, dtype: torch.dtype) -> Transformer:

@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from spikeless.errors import UserError
 from spikeless.hub import hub_answers
-from spikeless.weights.folder import INDEX_SUFFIX, PICKLES, SINGLE, SUFFIX, assemble, open_weights
-from spikeless.weights.reader import Weights
+from spikeless.weights.folder import INDEX_SUFFIX, PICKLES, SINGLE, SUFFIX, assemble, open_weights, weights_file
+from spikeless.weights.reader import OpenFile, Weights
 from spikeless.weights.regular import MissingFile
 
 __all__ = ["HubFile", "is_hub_name", "open_hub"]
@@ -47,12 +47,10 @@ def open_hub(name: str) -> Weights:
         inner = quote(path.relative_to(folder).as_posix())
         return HubFile(path, f"{constants.ENDPOINT}/{repository}/resolve/{quote(revision, safe='')}/{inner}")
 
-    for candidate in CANDIDATES:
-        try:
-            return replace(assemble(folder, candidate, open_file), buffer_bytes=BUFFER_BYTES)
-        except MissingFile:
-            continue
-    raise UserError(f"{name}: neither a path here nor a repository on the hub with {' or '.join(CANDIDATES)}")
+    names = [each for each in CANDIDATES if _is_there(folder / each, open_file)]
+    if not names:
+        raise UserError(f"{name}: neither a path here nor a repository on the hub with {' or '.join(CANDIDATES)}")
+    return replace(assemble(folder, weights_file(folder, names, open_file), open_file), buffer_bytes=BUFFER_BYTES)
 
 
 class HubFile:
@@ -123,6 +121,14 @@ class HubFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Nothing is open between requests."""
+
+
+def _is_there(path: Path, open_file: OpenFile) -> bool:
+    try:
+        with open_file(path):
+            return True
+    except MissingFile:
+        return False
 
 
 def _cached(repository: str, revision: str) -> Weights | None:
