@@ -270,3 +270,6 @@ def test_what_is_no_folder_is_said(tmp_path):
         load_subject(tmp_path / "nowhere", device=CPU)
     with pytest.raises(UserError, match="neither a run folder"):
         load_subject(tmp_path, device=CPU)
+    (tmp_path / "adapter_config.json").touch()
+    with pytest.raises(UserError, match="holds an adapter"):
+        load_subject(tmp_path, device=CPU)

@@ -27,7 +27,7 @@ from spikeless.run import RunConfig
 from spikeless.training.build import build_model
 from spikeless.training.trained import load_trained
 from spikeless.weights import open_weights
-from spikeless.weights.folder import PICKLES, WAY_OUT
+from spikeless.weights.folder import OTHERS, PICKLES, SUFFIX, WAY_OUT
 from spikeless.weights.hub import is_hub_name
 
 __all__ = ["Target", "known_context_length", "load_target", "target_of_run"]
@@ -320,10 +320,9 @@ def known_context_length(model: Any) -> int | None:
 
 
 def _has_weights(folder: Path) -> bool:
-    """Whether a folder has weights at all; a pickle counts, and is refused when it is opened."""
-    return any(
-        path.suffix in (".safetensors", *PICKLES) for path in folder.iterdir() if path.name != "training_args.bin"
-    )
+    """Whether a folder has weights at all; those of a kind that is not read count, and are refused when opened."""
+    kinds = (SUFFIX, *PICKLES, *OTHERS)
+    return any(path.suffix in kinds for path in folder.iterdir() if path.name != "training_args.bin")
 
 
 def _state(trained: bool) -> State:

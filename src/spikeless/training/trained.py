@@ -11,6 +11,7 @@ from spikeless.files import read_json
 from spikeless.nn.transformer import Transformer
 from spikeless.run import RunConfig
 from spikeless.training.checkpoints import Checkpoints, read_checkpoint
+from spikeless.weights.folder import refuse_adapter
 
 __all__ = ["Trained", "load_trained"]
 
@@ -48,6 +49,7 @@ def load_trained(path: Path, run: RunConfig | None = None, trusted: Collection[s
     is_checkpoint = path.name.startswith("step-") and path.parent.name == "checkpoints"
     run_folder = path.parent.parent if is_checkpoint else path
     if not (run_folder / "run.json").exists():
+        refuse_adapter(path)
         raise UserError(f"{path} is neither a run folder (it has no run.json) nor a checkpoint in one")
     checkpoint = read_checkpoint(path) if is_checkpoint else Checkpoints(path).newest()
     if checkpoint is None:

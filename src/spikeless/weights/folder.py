@@ -15,7 +15,18 @@ from spikeless.weights.reader import OpenFile, Weights, read_whole
 from spikeless.weights.regular import RegularFile
 from spikeless.weights.strict_json import parse_object
 
-__all__ = ["INDEX_SUFFIX", "PICKLES", "SINGLE", "SUFFIX", "assemble", "open_weights", "weights_file"]
+__all__ = [
+    "INDEX_SUFFIX",
+    "OTHERS",
+    "PICKLES",
+    "SINGLE",
+    "SUFFIX",
+    "WAY_OUT",
+    "assemble",
+    "open_weights",
+    "refuse_adapter",
+    "weights_file",
+]
 
 SUFFIX, INDEX_SUFFIX = ".safetensors", ".safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -61,6 +72,7 @@ def open_weights(path: Path | str) -> Weights:
         names = sorted(each.name for each in path.iterdir())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    refuse_adapter(path)
     weights = assemble(path, weights_file(path, names, opener(path)), opener(path))
     read = {info.file.name for info in weights.tensors.values()}
     unread = [name for name in names if name.endswith(SUFFIX) and name not in read and not NO_WEIGHTS.match(name)]
@@ -79,11 +91,6 @@ def weights_file(folder: Path, names: Sequence[str], open_file: OpenFile) -> str
     Raises:
         UserError: none, or several that might.
     """
-    if ADAPTER in names:
-        raise UserError(
-            f"{folder} holds an adapter ({ADAPTER}), which is only a change to another model; merge the two first: "
-            "`PeftModel.from_pretrained(MODEL, FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER)` of peft"
-        )
     indices = [name for name in names if name.endswith(INDEX_SUFFIX)]
     usual = f"model{INDEX_SUFFIX}"
     if usual in indices:
@@ -105,6 +112,19 @@ def weights_file(folder: Path, names: Sequence[str], open_file: OpenFile) -> str
         raise UserError(f"{folder} has several: {_listed(candidates)}; name one of them")
     _refuse_other_kinds(folder, names)
     raise UserError(f"{folder} holds no .safetensors file")
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a folder whose weights are none without those of another model.
+
+    Raises:
+        UserError: it has an adapter's configuration.
+    """
+    if (folder / ADAPTER).exists():
+        raise UserError(
+            f"{folder} holds an adapter ({ADAPTER}), which is only a change to another model; merge the two first: "
+            "`PeftModel.from_pretrained(MODEL, FOLDER).merge_and_unload().save_pretrained(NEW_FOLDER)` of peft"
+        )
 
 
 def _refuse_other_kinds(folder: Path, names: Iterable[str]) -> None:
