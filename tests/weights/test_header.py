@@ -152,7 +152,7 @@ def test_a_length_is_not_believed(tmp_path, write_header, length, message):
 @pytest.mark.parametrize("size", [0, 7])
 def test_a_file_too_short_for_anything(tmp_path, size):
     (tmp_path / "bad.safetensors").write_bytes(bytes(size))
-    with pytest.raises(UserError, match=f"{size} bytes are no safetensors file"):
+    with pytest.raises(UserError, match=f"no safetensors file: it has {size} bytes"):
         open_weights(tmp_path / "bad.safetensors")
 
 
