@@ -204,6 +204,27 @@ def scores(file: Path) -> list[Row]:
     return rows
 
 
+def references(file: Path) -> list[Row]:
+    """What tables of counts reach, and the lowest loss of the baseline and of any arm, of each experiment of a page."""
+    found = read_json(file, "losses")["losses"]
+    names = ("uniform", "unigram", "bigram")
+    rows: list[Row] = [("loss [nats/token]", "tokens a run", *names, "best baseline", "best of all")]
+    for each in found:
+        arms = _best_losses(file.parent / each["file"])
+        base = [loss for arm, loss in arms if arm.partition(",")[0] == "baseline"]
+        name, least = min(arms, key=lambda pair: pair[1])
+        rows.append(
+            (
+                f"[{each['file']}]({each['file']})",
+                f"{each['tokens_seen']:,}",
+                *(f"{each[name]:.3f}" for name in names),
+                f"{min(base):.3f}" if base else "–",
+                f"{least:.3f} (`{name}`)",
+            )
+        )
+    return rows
+
+
 def prediction(file: Path) -> list[Row]:
     """Rank correlation of the audit's score with the largest stable learning rate, by half."""
     halves = read_json(file, "largest_stable_lr")["largest_stable_lr"]
@@ -307,6 +328,7 @@ TABLES: Mapping[str, Callable[..., list[Row]]] = {
         proxy,
         scores,
         costs,
+        references,
         prediction,
         selected,
         targets,
@@ -329,6 +351,21 @@ def _selector(file: Path, lr: str) -> tuple[Comparison, Callable[[str, int, int]
         return comparison.select(arm=arm, depth=depth, width=width, lr=rate)
 
     return comparison, select
+
+
+def _best_losses(file: Path) -> list[tuple[str, float]]:
+    """Arms, or models, each with its validation loss at its best learning rate."""
+    data = read_json(file)
+    if isinstance(data, list):  # the demo's
+        return [(each["arm"], each["val_loss"]) for each in data]
+    if "configurations" in data:
+        return [(each["name"], each["best_loss"]) for each in data["configurations"]]
+    several = len({(run["depth"], run["width"]) for run in data["runs"]}) > 1
+    return [
+        (f"{row.arm}, {row.depth} layers" if several else row.arm, row.loss.middle)
+        for row in arm_rows(read_comparison(file))
+        if row.loss is not None
+    ]
 
 
 def _losses(runs: Sequence[Outcome]) -> dict[int, float]:

@@ -203,11 +203,12 @@ def explosive(monkeypatch):
 def test_an_unhealthy_arm_stops_no_other_and_is_left_in(small_run, tmp_path, explosive, watching):
     watch = watching()
     comparison = compare(small_run, f"{explosive}; baseline", tmp_path, jobs=1, watch=watch)
-    bad, good = comparison.outcomes
+    good, bad = comparison.outcomes
+    assert good.arm == "baseline", "it comes first, wherever it was named"
     assert (bad.state, good.state) == ("unhealthy", "finished")
     assert bad.failed and bad.final_val_loss == math.inf and "non-finite" in bad.message
     assert [event.outcome.state for event in watch.events if event.outcome] == ["unhealthy", "finished"]
-    first = strict(tmp_path / "comparison.json")["runs"][0]
+    first = strict(tmp_path / "comparison.json")["runs"][1]
     assert (first["state"], first["final_val_loss"]) == ("unhealthy", "Infinity")
     assert "NaN" in first["curves"]["loss"]["values"]
     assert "Explode" in (tmp_path / "report.html").read_text()
@@ -307,7 +308,7 @@ def test_another_configuration_in_the_folder_is_refused_and_nothing_lost(compare
     before = contents(folder)
     for changes in ({"steps": 4}, {"optim.weight_decay": 0.2}, {"data.batch_size": 8}):
         with pytest.raises(
-            UserError, match=r"mlra-lr0.001-2x32-seed0 holds a run with another configuration; .* or choose"
+            UserError, match=r"(?s)mlra-lr0.001-2x32-seed0 holds a run with another configuration:.* -> .* or choose"
         ):
             compare(replace_at(small_run, changes), "xavier_init; mlra", folder, jobs=1)
     assert contents(folder) == before

@@ -22,7 +22,6 @@ from spikeless.cli._options import (
     output_folder,
     refuse_twice,
 )
-from spikeless.config import replace_at
 from spikeless.evaluation import read_lambada
 from spikeless.experiments.compare import REPORT
 from spikeless.experiments.grid import Cell, parse_numbers
@@ -70,8 +69,7 @@ def compare(
     given = {"data": data, "tokenizer": tokenizer, "device": device, "precision": precision, "steps": steps}
     for option in (name for name, value in given.items() if value is not None):
         refuse_twice(option, assignments)
-    if steps is not None:
-        run = replace_at(run, {"steps": steps})
+    settings = [*(assignments or ()), *([f"steps={steps}"] if steps is not None else [])]
     folder = output_folder(out, "compare", run.recipe)
     examples = () if lambada is None else list(read_lambada(lambada))
     with _Live(console) as live:
@@ -84,7 +82,7 @@ def compare(
             widths=parse_numbers(widths, "--widths", int),
             seeds=seeds,
             add_seeds=add_seeds,
-            assignments=assignments or (),
+            assignments=settings,
             jobs=jobs,
             lambada=examples,
             command=shlex.join(["spikeless", *sys.argv[1:]]),

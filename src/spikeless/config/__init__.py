@@ -6,11 +6,12 @@ package's own parts for it live, one file each. Nothing here knows torch.
 """
 
 from spikeless.config.grammar import Call, assigned, parse_calls, set_at
-from spikeless.config.parts import find, names_in
+from spikeless.config.parts import PACKAGE, find, names_in
 from spikeless.config.serialise import coerce, from_dict, to_dict
 from spikeless.config.tree import Change, diff, get_at, paths, replace_at, slot
 
 __all__ = [
+    "PACKAGE",
     "Call",
     "Change",
     "assigned",

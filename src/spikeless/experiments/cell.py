@@ -5,20 +5,22 @@ import ctypes
 import functools
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from spikeless.config import diff, from_dict
 from spikeless.data import PreparedData, prepare
 from spikeless.errors import UnhealthyRun, UserError
 from spikeless.experiments.analysis.outcome import Outcome, outcome_of
-from spikeless.experiments.grid import Cell, config_hash, hash_of
+from spikeless.experiments.grid import Cell
 from spikeless.files import read_json, write_json
 from spikeless.loggers import Logger
 from spikeless.report import read_run
+from spikeless.run import RunConfig
 from spikeless.training.loop import train
 
-__all__ = ["MemoryMeter", "is_done", "outcome_at", "refuse_other", "train_cell"]
+__all__ = ["MemoryMeter", "is_done", "outcome_at", "outcome_in", "refuse_other", "train_cell"]
 
 COST = "cost.json"
 STATUS = Path("/proc/self/status")
@@ -56,17 +58,29 @@ def is_done(cell: Cell) -> bool:
     return read_json(status, "state")["state"] in ("finished", "unhealthy")
 
 
-def refuse_other(cell: Cell) -> None:
-    """Stop if the cell's folder holds a run of another configuration, told by the hash of it.
+def refuse_other(cell: Cell, trusted: Collection[str] = ()) -> None:
+    """Stop if the cell's folder holds a run of another configuration.
+
+    Args:
+        cell: planned.
+        trusted: modules outside the package that the user has named.
 
     Raises:
-        UserError: it does.
+        UserError: it does, with the differences.
     """
     path = cell.folder / "run.json"
-    if path.exists() and config_hash(read_json(path, "config")["config"]) != hash_of(cell.run):
+    if not path.exists():
+        return
+    try:
+        changes = list(map(str, diff(from_dict(read_json(path, "config")["config"], RunConfig, trusted), cell.run)))
+    except UserError as error:
+        changes = [str(error)]
+    if changes:
         raise UserError(
-            f"{cell.folder} holds a run with another configuration; run the command with which its grid was begun, "
-            "or choose another --out"
+            f"{cell.folder} holds a run with another configuration:\n"
+            + "".join(f"  {each}\n" for each in changes)
+            + "run "
+            "the command with which its grid was begun, or choose another --out"
         )
 
 
@@ -81,7 +95,7 @@ def train_cell(cell: Cell, meter: MemoryMeter, loggers: Sequence[Logger] = ()) -
     with contextlib.suppress(UnhealthyRun):  # its status says so
         data = _prepared(cell.run.data.spec, cell.run.data.tokenizer, cell.run.data.validation_fraction)
         train(cell.run, cell.folder, resume=True, loggers=loggers, report=False, data=data)
-    seconds = _cost(cell).get("seconds", 0.0) + time.perf_counter() - started
+    seconds = _cost(cell.folder).get("seconds", 0.0) + time.perf_counter() - started
     write_json(cell.folder / COST, {"seconds": seconds, "peak_memory": meter.peak()})
     return outcome_at(cell)
 
@@ -95,11 +109,16 @@ def outcome_at(cell: Cell, **known: Any) -> Outcome:
     """What has come of a cell so far; `planned` if nothing has."""
     if not (cell.folder / "run.json").exists():
         return Outcome(**(cell.place | known))
-    return outcome_of(read_run(cell.folder), **cell.place, **_cost(cell), **known)
+    return outcome_in(cell.folder, **cell.place, **known)
 
 
-def _cost(cell: Cell) -> dict[str, Any]:
-    path = cell.folder / COST
+def outcome_in(folder: Path, **known: Any) -> Outcome:
+    """What has come of the run in a folder so far."""
+    return outcome_of(read_run(folder), **_cost(folder), **known)
+
+
+def _cost(folder: Path) -> dict[str, Any]:
+    path = folder / COST
     found = read_json(path, "seconds", "peak_memory") if path.exists() else {}
     return {key: found[key] for key in ("seconds", "peak_memory") if key in found}
 

@@ -1,6 +1,7 @@
 """Compare techniques: the same data in the same order from the same seeds, one run folder per cell of a grid."""
 
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +9,17 @@ from typing import Any, Protocol
 
 import torch
 
-from spikeless.config import diff, replace_at
+from spikeless.config import replace_at, to_dict
 from spikeless.data import prepare
-from spikeless.errors import UserError
+from spikeless.errors import SpikelessWarning, UserError
 from spikeless.evaluation import LambadaExample
-from spikeless.experiments.analysis.comparison import About, Comparison
+from spikeless.experiments.analysis.comparison import About, Comparison, read_comparison
 from spikeless.experiments.analysis.derived import derived_json
 from spikeless.experiments.analysis.outcome import Outcome
-from spikeless.experiments.cell import is_done, outcome_at, refuse_other
-from spikeless.experiments.grid import BASELINE, Axes, Cell, over_seeds, plan, resolved
+from spikeless.experiments.cell import is_done, refuse_other
+from spikeless.experiments.folder import Study, earlier_cells, modules_of
+from spikeless.experiments.gathering import Contents, gather
+from spikeless.experiments.grid import Axes, Cell, interleaved, over_seeds, plan, resolved, settled, with_fitting_warmup
 from spikeless.experiments.pace import Pace, measure_pace, reading_seconds
 from spikeless.experiments.presentation.page import write_comparison_page
 from spikeless.experiments.scoring import scorings
@@ -25,8 +28,7 @@ from spikeless.experiments.workers import Workers
 from spikeless.files import locked, read_json, write_json
 from spikeless.run import RunConfig
 from spikeless.training.build import build_model, fill_vocabulary
-from spikeless.training.environment import describe_environment, resolve_device
-from spikeless.training.estimate import flops_per_token
+from spikeless.training.environment import resolve_device
 from spikeless.training.objective import choose_precision
 
 __all__ = ["Watch", "compare"]
@@ -34,7 +36,6 @@ __all__ = ["Watch", "compare"]
 GRID = "grid.json"
 COMPARISON = "comparison.json"
 REPORT = "report.html"
-OF_ONE_RUN = ("seed", "precision_seconds")
 NEW_GRID: dict[str, Any] = {"seeds": 0, "precision": "", "seconds": 0.0, "jobs": 1, "threads": 1, "reading_seconds": {}}
 
 
@@ -76,8 +77,10 @@ def compare(
 ) -> Comparison:
     """Train every arm at every learning rate, depth, width and seed; finished runs are kept, begun ones resumed.
 
-    A run that becomes unhealthy or dies is recorded as such and stops no other. Interrupted by Ctrl-C, SIGTERM, SIGHUP
-    or SIGUSR1, the runs at work save themselves, and what is there is returned.
+    The runs that earlier calls left in the folder belong to the comparison too: they are of the same study, which means
+    that they differ from these in arm, learning rate, depth, width and seed alone. A run that becomes unhealthy or dies
+    is recorded as such and stops no other. Interrupted by Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, the runs at work save
+    themselves, and what is there is returned.
 
     Args:
         run: the baseline.
@@ -95,48 +98,33 @@ def compare(
         watch: is told how it goes.
 
     Raises:
-        UserError: a wrong arm or configuration; arms that would differ in more than their techniques.
+        UserError: a wrong arm or configuration; arms that would differ in more than their techniques; a schedule that
+            never comes to its peak; a folder with runs of another study.
+
+    Warns:
+        SpikelessWarning: the recipe's warm-up was scaled to fit into the steps; a run in the folder is left out.
     """
     if add_seeds < 0:
         raise UserError(f"--add-seeds {add_seeds} is out of range; use a whole number from 0")
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs} is out of range; use a whole number from 1")
     path = Path(folder)
+    run, remark = with_fitting_warmup(run, assignments)
     axes = Axes(lrs=tuple(lrs), depths=tuple(depths), widths=tuple(widths), seeds=seeds)
     planned = plan(run, arms, path, replace(axes, seeds=1), assignments)  # what is wrong is said before anything else
-    first = planned[0].run
+    if (path / "run.json").exists():
+        raise UserError(f"{path} is the folder of a single run; choose another --out")
     with locked(path):
         grid = NEW_GRID | (read_json(path / GRID, "seeds", "precision") if (path / GRID).exists() else {})
-        spec = first.data
-        data = prepare(spec.spec, spec.tokenizer, validation_fraction=spec.validation_fraction)
-        first = fill_vocabulary(first, data.tokenizer)
-        if first.precision != "auto" or not grid["precision"]:
-            grid["precision"] = _precision(first)
-
-        def cells_of(count: int) -> list[Cell]:
-            return resolved(over_seeds(planned, count), grid["precision"], first.model.vocab_size)
-
-        cells = cells_of(max(seeds, grid["seeds"]))
-        if add_seeds and all(map(is_done, cells)):
-            cells = cells_of(max(seeds, grid["seeds"]) + add_seeds)
-        for cell in cells:
-            refuse_other(cell)
-        grid["seeds"] = max(cell.run.seed for cell in cells) - first.seed + 1
+        contents = _contents(path, settled(run, assignments), planned, grid, seeds, add_seeds)
+        remarks = tuple(filter(None, (remark, *contents.remarks)))
+        for each in remarks:
+            warnings.warn(each, SpikelessWarning, stacklevel=2)
+        cells, base = contents.cells, contents.study.base
         grid["reading_seconds"] = grid["reading_seconds"] or reading_seconds(cells[0].run)
         write_json(path / GRID, grid)
-        todo = [cell for cell in cells if not is_done(cell)]
-        crashed: dict[str, Outcome] = {}
-        scores: dict[str, dict[str, float]] = {}
-
-        def tell(event: Event) -> None:
-            if event.outcome and event.outcome.state == "crashed":
-                crashed[event.cell.folder.name] = event.outcome
-            if event.scores:
-                scores[event.cell.folder.name] = event.scores
-            if watch:
-                watch.tell(event)
-
-        if todo:
+        news = _News(watch)
+        if todo := [cell for cell in cells if not is_done(cell)]:
             begun = grid["jobs"] if grid["seconds"] else None  # so that a resumed grid has the same bits
             pace = measure_pace(todo, jobs if jobs is not None else begun)
             grid |= {"jobs": pace.jobs, "threads": pace.threads}
@@ -145,21 +133,21 @@ def compare(
         stopped_by = None
         with Workers(grid["jobs"], grid["threads"]) as workers:
             if todo:
-                started = time.perf_counter()
+                started, tasks = time.perf_counter(), [Training(cell=cell) for cell in interleaved(todo, grid["jobs"])]
                 try:
-                    stopped_by = workers.run([Training(cell=cell) for cell in todo], tell)
+                    stopped_by = workers.run(tasks, news.tell)
                 finally:
                     grid["seconds"] += time.perf_counter() - started
                     write_json(path / GRID, grid)
-            comparison = _gather(cells, crashed, first, grid, assignments, command)
-            if not stopped_by and all(each.ended for each in comparison.outcomes):
-                tasks = scorings(comparison, cells, first, lambada)
-                scores |= {task.cell.folder.name: known for task in tasks if (known := task.known()) is not None}
-                unknown = [task for task in tasks if task.cell.folder.name not in scores]
+            comparison = gather(contents, news.crashed, _about(base, grid, assignments, command, remarks))
+            if not stopped_by:
+                tasks = scorings(comparison, contents.readable, base, contents.study.trusted, lambada)
+                news.scores |= {task.cell.folder.name: known for task in tasks if (known := task.known()) is not None}
+                unknown = [task for task in tasks if task.cell.folder.name not in news.scores]
                 if unknown and watch:
                     watch.begin_scoring([task.cell for task in unknown])
-                stopped_by = workers.run(unknown, tell)
-        outcomes = tuple(replace(each, scores=scores.get(each.run, each.scores)) for each in comparison.outcomes)
+                stopped_by = workers.run(unknown, news.tell)
+        outcomes = tuple(replace(each, scores=news.scores.get(each.run, each.scores)) for each in comparison.outcomes)
         comparison = replace(comparison, outcomes=outcomes)
         comparison.write(path / COMPARISON, derived_json(comparison))
         write_comparison_page(comparison, path / REPORT)
@@ -168,24 +156,67 @@ def compare(
     return comparison
 
 
-def _gather(
-    cells: Sequence[Cell],
-    crashed: Mapping[str, Outcome],
-    run: RunConfig,
-    grid: Mapping[str, Any],
-    assignments: Sequence[str],
-    command: str,
-) -> Comparison:
-    """What is on the disk now, as one comparison."""
-    flops = {}
+class _News:
+    """Remembers what is told of the cells, and tells it on."""
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
+        self.crashed: dict[str, Outcome] = {}
+        self.scores: dict[str, dict[str, float]] = {}
+
+    def tell(self, event: Event) -> None:
+        """News of a cell."""
+        if event.outcome and event.outcome.state == "crashed":
+            self.crashed[event.cell.folder.name] = event.outcome
+        if event.scores:
+            self.scores[event.cell.folder.name] = event.scores
+        if self._watch:
+            self._watch.tell(event)
+
+
+def _contents(
+    folder: Path, base: RunConfig, planned: Sequence[Cell], grid: dict[str, Any], seeds: int, add_seeds: int
+) -> Contents:
+    """What is to be done in the folder and what lies there; precision, seeds and study are noted in `grid`.
+
+    Raises:
+        UserError: a run of another study is there.
+    """
+    spec = base.data
+    data = prepare(spec.spec, spec.tokenizer, validation_fraction=spec.validation_fraction)
+    base, first = (fill_vocabulary(each, data.tokenizer) for each in (base, planned[0].run))
+    if first.precision != "auto" or not grid["precision"]:
+        grid["precision"] = _precision(first)
+    base = replace_at(base, {"precision": grid["precision"]})
+
+    def cells_of(count: int) -> list[Cell]:
+        return resolved(over_seeds(planned, count), grid["precision"], base.model.vocab_size)
+
+    cells = cells_of(max(seeds, grid["seeds"]))
+    if add_seeds and all(map(is_done, cells)):
+        cells = cells_of(max(seeds, grid["seeds"]) + add_seeds)
+    trusted = frozenset[str]().union(*(modules_of(cell.run) for cell in cells))
     for cell in cells:
-        key = cell.arm, cell.shape
-        if key not in flops:
-            flops[key] = flops_per_token(build_model(cell.run, "meta"), run.data.sequence_length)
-    outcomes = [
-        crashed.get(cell.folder.name) or outcome_at(cell, flops_per_token=flops[cell.arm, cell.shape]) for cell in cells
-    ]
-    about = About(
+        refuse_other(cell, trusted)
+    study = Study(base=base, data_hash=data.data_hash, trusted=trusted)
+    names = {cell.folder.name for cell in cells}
+    earlier = read_comparison(folder / COMPARISON) if (folder / COMPARISON).exists() else None
+    others, left_out = earlier_cells(folder, study, names)
+    contents = Contents(
+        folder=folder, study=study, cells=cells, others=others, earlier=earlier, remarks=tuple(left_out)
+    )
+    if "study" in grid and (others or contents.gone):
+        study.refuse(f"{folder} holds a grid", study.differences(*study.read(grid["study"])))
+    grid["seeds"] = max(cell.run.seed for cell in cells) - first.seed + 1
+    grid["study"] = to_dict(base)
+    return contents
+
+
+def _about(
+    run: RunConfig, grid: Mapping[str, Any], assignments: Sequence[str], command: str, remarks: tuple[str, ...]
+) -> About:
+    """The circumstances of this call."""
+    return About(
         recipe=run.recipe,
         command=command,
         data=run.data.spec,
@@ -195,36 +226,12 @@ def _gather(
         tokens_per_step=run.data.batch_size * run.data.sequence_length,
         precision=grid["precision"],
         settings=tuple(assignments),
-        changes=_changes(cells),
+        remarks=remarks,
         reading_seconds=grid["reading_seconds"],
         jobs=grid["jobs"],
         threads=grid["threads"],
         seconds=grid["seconds"],
-        environment=_environment(cells) or describe_environment(resolve_device(run.device)),
     )
-    return Comparison(about=about, outcomes=tuple(outcomes))
-
-
-def _environment(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Where the runs were computed, with every value that differs between them; empty if none was begun."""
-    files = [cell.folder / "environment.json" for cell in cells]
-    found = [read_json(file) for file in files if file.exists()]
-    keys = [key for key in (found[0] if found else {}) if key not in OF_ONE_RUN]
-    values = {key: list(dict.fromkeys(str(each.get(key)) for each in found)) for key in keys}
-    return {key: ", ".join(each) for key, each in values.items()}
-
-
-def _changes(cells: Sequence[Cell]) -> dict[str, tuple[str, ...]]:
-    """By arm, what differs from the first one at the same shape, learning rate and seed."""
-    base = next((cell.run for cell in cells if cell.arm == BASELINE), cells[0].run)
-    own = {"techniques": (), "seed": base.seed, "optim.lr": base.optim.lr}
-    own |= {"model.num_layers": base.model.num_layers, "model.width": base.model.width}
-    firsts = {cell.arm: cell.run for cell in reversed(cells) if cell.shape == (base.model.num_layers, base.model.width)}
-    arms = dict.fromkeys(cell.arm for cell in cells)
-    return {
-        arm: tuple(str(each) for each in diff(replace_at(base, {"techniques": ()}), replace_at(firsts[arm], own)))
-        for arm in arms
-    }
 
 
 def _precision(run: RunConfig) -> str:

@@ -1,6 +1,5 @@
 """The grid of a comparison: arms x learning rates x depths x widths x seeds, planned before anything is trained."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -8,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spikeless.config import parse_calls, paths, replace_at, to_dict
+from spikeless.config import parse_calls, paths, replace_at
 from spikeless.errors import UserError
-from spikeless.files import content_hash
+from spikeless.optim.schedules import largest_factor
 from spikeless.recipes import adapt
 from spikeless.run import RunConfig
 from spikeless.training.run_folder import label_of
@@ -19,19 +18,23 @@ __all__ = [
     "BASELINE",
     "Axes",
     "Cell",
-    "config_hash",
-    "hash_of",
+    "cell_in",
+    "interleaved",
     "over_seeds",
     "parse_arms",
     "parse_numbers",
     "plan",
     "resolved",
+    "settled",
+    "with_fitting_warmup",
 ]
 
 BASELINE = "baseline"
 READINGS = 8
 """Diagnostics are read so many times in a run, unless the settings say otherwise."""
 DIAGNOSTICS = ("tev", "gradient_variance_free", "gradient_variance_exact", "update_norm", "hidden_variance")
+REACHED = 0.99
+"""A schedule reaches its peak if it comes so near."""
 EXACT_PARTS = 4
 """The exact gradient variance needs a batch that divides into so many parts."""
 
@@ -145,21 +148,21 @@ def plan(
     axes = axes or Axes()
     techniques = parse_arms(arms)
     _refuse_double(axes, assignments)
-    known = set(paths(run))
-    settled = adapt(run, (), [each for each in assignments if each.partition("=")[0].strip() in known])
-    run = replace_at(run, _measurements(settled))  # assignments come after it
+    run = settled(run, assignments)
     runs: list[RunConfig] = []
     for depth in axes.depths or (run.model.num_layers,):
         for width in axes.widths or (run.model.width,):
             sized = [f"model.num_layers={depth}"] * bool(axes.depths) + [f"model.width={width}"] * bool(axes.widths)
             treated = [adapt(run, each, [*assignments, *sized]) for each in techniques]
-            if own := [label_of(each) for each in treated if axes.lrs and each.optim.lr != settled.optim.lr]:
+            if own := [label_of(each) for each in treated if axes.lrs and each.optim.lr != run.optim.lr]:
                 raise UserError(f"--lrs and {own[0]} both set optim.lr; leave one of them out")
             labels = [label_of(each) for each in treated]
             if twice := sorted({label for label in labels if labels.count(label) > 1}):
                 raise UserError(f"--arms names {', '.join(twice)} more than once")
+            for each in treated:
+                _refuse_unreached(each)
             runs += [replace_at(each, {"optim.lr": lr}) for each in treated for lr in axes.lrs or (each.optim.lr,)]
-    cells = [Cell(run=each, folder=folder / _folder_name(each)) for each in runs]
+    cells = [cell_in(folder, each) for each in runs]
     names = [cell.folder.name for cell in cells]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"two runs would go to {folder / twice[0]}; compare these arms in two calls")
@@ -168,19 +171,85 @@ def plan(
 
 def over_seeds(cells: Sequence[Cell], seeds: int) -> list[Cell]:
     """Cells of one seed with `seeds` seeds, counted from theirs; all of one seed come before those of the next."""
-    runs = [replace(cell.run, seed=cell.run.seed + seed) for seed in range(seeds) for cell in cells]
-    folders = [cell.folder.parent for cell in cells] * seeds
-    return [Cell(run=run, folder=folder / _folder_name(run)) for run, folder in zip(runs, folders, strict=True)]
+    return [
+        cell_in(cell.folder.parent, replace(cell.run, seed=cell.run.seed + seed))
+        for seed in range(seeds)
+        for cell in cells
+    ]
 
 
-def config_hash(config: dict[str, Any]) -> str:
-    """A hash of a run's whole configuration, as `to_dict` gives it."""
-    return content_hash(json.dumps(config, sort_keys=True, ensure_ascii=False))
+def cell_in(folder: Path, run: RunConfig) -> Cell:
+    """The cell that a run is, in the folder of a grid."""
+    return Cell(run=run, folder=folder / _folder_name(run))
 
 
-def hash_of(run: RunConfig) -> str:
-    """The hash of a run's configuration."""
-    return config_hash(json.loads(json.dumps(to_dict(run))))
+def settled(run: RunConfig, assignments: Sequence[str] = ()) -> RunConfig:
+    """The baseline of a comparison: the run, with what a comparison reads and keeps, and with the settings of all arms.
+
+    Settings of a part that only a technique brings are left to the arms.
+
+    Raises:
+        UserError: a setting is wrong.
+    """
+    known = set(paths(run))
+    early = [each for each in assignments if _path(each) in known]
+    return adapt(replace_at(run, _measurements(adapt(run, (), early))), (), early)
+
+
+def with_fitting_warmup(run: RunConfig, assignments: Sequence[str]) -> tuple[RunConfig, str]:
+    """The run with a warm-up that fits into as few steps as are asked for, and a sentence about it; else as it is.
+
+    Where the steps are set and the schedule is not, the warm-up keeps its share of the recipe's steps.
+    """
+    given = [_path(each) for each in assignments]
+    if "steps" not in given or any(path.partition(".")[0] == "schedule" for path in given):
+        return run, ""
+    steps, before = adapt(run, (), [each for each in assignments if _path(each) == "steps"]).steps, run.schedule
+    if largest_factor(before, steps) >= 1 or "schedule.warmup_steps" not in paths(run):
+        return run, ""
+    warmup = max(1, min(steps, round(before.warmup_steps * steps / run.steps)))
+    return replace_at(run, {"schedule.warmup_steps": warmup}), (
+        f"the warm-up of {run.recipe}, {before.warmup_steps} steps of {run.steps}, is longer than {steps} steps: "
+        f"scaled in proportion (schedule.warmup_steps={warmup}), so that the learning rates asked for are reached"
+    )
+
+
+def _refuse_unreached(run: RunConfig) -> None:
+    """Stop if a run never comes to the learning rate that its results would be named by."""
+    reached = largest_factor(run.schedule, run.steps)
+    if reached < REACHED:
+        warmup = run.schedule.warmup_steps
+        remedy = "give more steps, or a schedule that comes to its peak"
+        if warmup > run.steps:
+            remedy = (
+                f"use schedule.warmup_steps={max(1, run.steps // 10)}, at most {run.steps}, or {warmup} steps or more"
+            )
+        raise UserError(
+            f"{label_of(run)}: in {run.steps} steps the learning rate comes to {reached:.3g} of its peak only "
+            f"(schedule.warmup_steps={warmup}), so no result would be of the rate that it is named by; {remedy}"
+        )
+
+
+def interleaved(cells: Sequence[Cell], jobs: int) -> list[Cell]:
+    """The cells in an order in which every one of `jobs` workers meets the arms in turn, none of them always first.
+
+    Machines grow warm, and busy with something else: what is compared is measured side by side. One seed of everything
+    still comes before the next seed.
+    """
+    arms = list(dict.fromkeys(cell.arm for cell in cells))
+    turns: dict[tuple, list[Cell]] = {}
+    for cell in cells:
+        turns.setdefault((cell.run.seed, cell.shape, cell.run.optim.lr), []).append(cell)
+    same_first = math.lcm(len(arms), jobs) // max(1, len(arms))  # after so many turns workers would meet the same arms
+    return [
+        cell
+        for turn, group in enumerate(turns.values())
+        for cell in sorted(group, key=lambda cell: (arms.index(cell.arm) - turn // same_first) % len(arms))
+    ]
+
+
+def _path(assignment: str) -> str:
+    return assignment.partition("=")[0].strip()
 
 
 def _refuse_double(axes: Axes, assignments: Sequence[str]) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spikeless.config import parse_calls
 from spikeless.data import parse_corpus
 from spikeless.data.corpora import Tally
 from spikeless.data.mixture import parse_mixture
@@ -102,20 +101,23 @@ class Scoring:
 
 
 def scorings(
-    comparison: Comparison, cells: Sequence[Cell], run: RunConfig, lambada: Sequence[LambadaExample] = ()
+    comparison: Comparison,
+    cells: Sequence[Cell],
+    run: RunConfig,
+    trusted: frozenset[str],
+    lambada: Sequence[LambadaExample] = (),
 ) -> list[Scoring]:
     """What is to be scored: the runs at each arm's best learning rate, on the first validation text and on LAMBADA.
 
     Args:
-        comparison: of the cells, whole.
-        cells: of the grid.
+        comparison: of the cells, and perhaps of more.
+        cells: that can be scored.
         run: tells the data, and how much of it.
+        trusted: modules outside the package that the user has named.
         lambada: passages; none if empty.
     """
     wanted = {each.run for each in best_outcomes(comparison)}
     text = tuple(_head(_documents(run), CHARACTERS_PER_TOKEN * run.evaluation.tokens)) if wanted else ()
-    techniques = [call.name for arm in comparison.arms for call in parse_calls(arm)]
-    trusted = frozenset(name.partition(":")[0] for name in techniques if ":" in name)  # the user has named them
     return [
         Scoring(cell=cell, text=text, lambada=tuple(lambada), trusted=trusted)
         for cell in cells

@@ -23,7 +23,7 @@ class About:
 
     Attributes:
         recipe: the recipe of its baseline.
-        command: with which it was made; empty from Python.
+        command: with which it was made, a line each if there were several; empty from Python.
         data: the data spec.
         tokenizer: its spec.
         vocab_size: [tokens].
@@ -31,6 +31,7 @@ class About:
         tokens_per_step: [tokens].
         precision: of matrix products.
         settings: `path=value` that all arms share.
+        remarks: what was decided besides, a sentence each.
         changes: by arm, what differs from the baseline: "path: old -> new".
         jobs: processes at a time.
         threads: of each.
@@ -48,6 +49,7 @@ class About:
     tokens_per_step: int
     precision: str
     settings: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     jobs: int = 1
     threads: int = 1

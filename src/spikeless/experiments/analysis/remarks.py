@@ -29,7 +29,7 @@ def warnings(comparison: Comparison) -> list[str]:
     outcomes, baseline = comparison.outcomes, baseline_of(comparison)
     if not outcomes:
         return ["there is no run"]
-    found = _unended(comparison)
+    found = [*comparison.about.remarks, *_unended(comparison)]
     if baseline != BASELINE:
         found.append(f'there is no arm "{BASELINE}": differences and ratios are to {baseline}')
     several, studies = len(comparison.shapes) > 1, study_arms(outcomes, baseline)
