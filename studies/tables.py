@@ -303,7 +303,7 @@ def quantities(file: Path) -> list[Row]:
 
 
 def headline(file: Path) -> list[Row]:
-    """The README's: best loss, largest stable learning rate, headroom."""
+    """The README's: best loss, largest stable learning rate, headroom; and what tables of counts reach."""
     rows: list[Row] = [("arm", "best loss [nats/token]", "against the baseline's best", "stable up to lr", "headroom")]
     for row in arm_rows(read_comparison(file)):
         rows.append(
@@ -315,7 +315,13 @@ def headline(file: Path) -> list[Row]:
                 _headroom(row.headroom, row.headroom_bound),
             )
         )
-    return rows
+    losses = read_json(file.with_name("reference.json"), "losses")["losses"]
+    [found] = (each for each in losses if each["file"] == file.name)
+    best = min(row.loss.middle for row in arm_rows(read_comparison(file)) if row.arm == "baseline" and row.loss)
+    return rows + [
+        (f"*{name} counts*", f"{found[name]:.3f}", f"{found[name] - best:+.3f}", "–", "–")
+        for name in ("unigram", "bigram")
+    ]
 
 
 TABLES: Mapping[str, Callable[..., list[Row]]] = {

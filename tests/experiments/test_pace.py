@@ -28,7 +28,7 @@ def timed(monkeypatch):
 
 @pytest.fixture
 def cells(tiny_run, tmp_path):
-    run = replace_at(tiny_run("gpt2"), {"device": "cpu", "precision": "fp32"})
+    run = replace_at(tiny_run("gpt2"), {"device": "cpu", "precision": "fp32", "schedule.warmup_steps": 1})
     return plan(run, "baseline; mlra", tmp_path, Axes(depths=(2, 4, 1), seeds=2))
 
 
