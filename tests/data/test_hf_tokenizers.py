@@ -262,5 +262,5 @@ def test_a_fresh_process_says_what_is_wrong_and_the_libraries_say_nothing(tmp_pa
     no_tokenizer, no_corpus, bad = done.stdout.splitlines()
     assert "hub cannot be reached from here" in no_tokenizer
     assert "hub cannot be reached from here" in no_corpus
-    assert "hf: ./bad, split train cannot be read: ArrowInvalid: JSON parse error" in bad
+    assert "train.jsonl, line 1 is not JSON" in bad
     assert done.stderr == ""  # no word of retries

@@ -48,7 +48,7 @@ def test_a_field_blank_lines_and_blank_documents(tmp_path):
     write(tmp_path, b"\xef\xbb\xbf" + "\n\r\n".join(map(json.dumps, rows)).encode())
     tally = Counter()
     assert documents("jsonl:*.jsonl,field=body", tally) == ["one", "two"]
-    assert tally == {"blank": 3}
+    assert tally == {"blank": 2, "null": 1}
 
 
 def test_validation_files_and_the_order_of_paths(tmp_path):
@@ -90,13 +90,15 @@ def test_what_is_not_unicode_is_replaced_and_counted(tmp_path, line, text):
         ('{"text": "cut', r"a.jsonl, line 3 is not JSON: Unterminated string.* at column 10; each line must be one"),
         ('{"text": "a"} {"text": "b"}', "line 3 is not JSON: Extra data at column 15"),
         ("[" * 100_000, "line 3 is not JSON.*(nested too deeply|Expecting value)"),
-        ('["a"]', "line 3 is JSON, but not an object; each line must be one, with a field 'text'"),
+        ('["a"]', "line 3 is JSON, but not an object; each line must be one, with the fields of a document"),
         ("7", "line 3 is JSON, but not an object"),
         ('{"body": "b", "id": 1}', "line 3: no field 'text'; the fields are 'body', 'id': name one with field=NAME"),
         ("{}", "the fields are none"),
         (json.dumps(dict.fromkeys(map(str, range(99)))), "'18', '19', …: name one"),
         ('{"text": 7}', "line 3: the field 'text' holds a number, not text"),
-        ('{"text": ["a"]}', "holds a list"),
+        ('{"text": ["a"]}', "holds a list, not text; name a field of text, messages or token ids with field=NAME"),
+        ('{"text": 7, "txet": 1}', "holds a number"),
+        ('{"txet": "a", "id": 1}', "no field 'text'; did you mean 'txet'[?] The fields are 'txet', 'id'"),
         ('{"text": {"a": 1}}', "holds an object"),
         ('{"text": true}', "holds true or false"),
     ],
@@ -111,6 +113,36 @@ def test_bad_lines_are_named(tmp_path, line, message):
 def test_odd_but_harmless_json(tmp_path, line):
     write(tmp_path, line % ("9" * 9999) if "%s" in line else line)
     assert documents("jsonl:a.jsonl") == ["a"]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+def test_an_array_of_objects_is_read_an_object_at_a_time(tmp_path, monkeypatch, indent, chunk):
+    monkeypatch.setattr(jsonl, "CHUNK_BYTES", chunk)
+    raw = b"\xef\xbb\xbf \n" + json.dumps(LINES[:40], ensure_ascii=False, indent=indent).encode() + b"\n\n"
+    write(tmp_path, raw, "a.json")
+    assert documents("jsonl:a.json") == [line["text"] for line in LINES[:40]]
+    write(tmp_path, b"[]", "b.json")
+    assert documents("jsonl:?.json") == [line["text"] for line in LINES[:40]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"text": "a"}, {"text": "b"', "element 2 of the array is not JSON: .*; the file may be truncated"),
+        ('[{"text": "a"}', "element 2 of the array does not follow a comma, but the end of the file"),
+        ('[{"text": "a"}]{', "goes on with '{' behind its array"),
+        ('[{"text": "a"}, 7]', "element 2 of the array is JSON, but not an object; each element must be one"),
+        ('[{"text": "a"} {"text": "b"}]', "element 2 of the array does not follow a comma, but {"),
+        ('[{"text": "a"}, {"txt": "b"}]', "element 2 of the array: no field 'text'; did you mean 'txt'"),
+        ("[" * 100_000, "element 1 of the array is not JSON that can be read|not an object"),
+        ('{\n "text": "a"\n}\n', "line 1 is not JSON: .*; each line must be one JSON object, or the file one array"),
+    ],
+)
+def test_bad_arrays_are_named(tmp_path, content, message):
+    write(tmp_path, content, "a.json")
+    with pytest.raises(UserError, match=message):
+        documents("jsonl:a.json")
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,26 @@ def test_files_that_change_while_they_are_read_are_noticed(notes, monkeypatch):
 def test_what_is_skipped_is_counted_once(notes, tmp_path):
     for number in range(7):
         (notes / f"blank-{number}.txt").write_text(" \n")
-    (manifest,) = prepare_folder("text:notes/*.txt", "bytes", tmp_path / "out")
+    with pytest.warns(
+        SpikelessWarning, match=r"notes/\*.txt: 7 of 47 documents \(14.9 %\) were skipped or .*: blank 7"
+    ):
+        (manifest,) = prepare_folder("text:notes/*.txt", "bytes", tmp_path / "out")
     assert (manifest.train.skipped, manifest.validation.skipped) == ({"blank": 7}, {})
+    assert manifest.selection == "47 files"
+
+
+@pytest.mark.parametrize(("blank", "loud"), [(2, False), (3, True)])
+def test_from_one_in_twenty_on_what_was_skipped_is_warned_of(notes, blank, loud):
+    for number in range(blank):
+        (notes / f"blank-{number}.txt").write_text("")
+    if loud:
+        with pytest.warns(SpikelessWarning, match="3 of 43 documents"):
+            source = prepare(SPEC, "bytes").sources[0]
+        with pytest.warns(SpikelessWarning, match="3 of 43 documents"):  # from the cache, too
+            prepare(SPEC, "bytes")
+    else:
+        source = prepare(SPEC, "bytes").sources[0]
+    assert (source.data, source.train.skipped, source.validation.skipped) == (SPEC, {"blank": blank}, {})
 
 
 def test_a_link_to_the_same_file_is_one_document(notes):

@@ -24,6 +24,9 @@ from spikeless.errors import UserError
         ("parquet:a.parquet,validation=b", Parquet(files="a.parquet", validation="b")),
         ("hf:lab/notes,config=en,streaming=true", HuggingFace(name="lab/notes", config="en", streaming=True)),
         ("hf:notes, streaming=False", HuggingFace(name="notes", streaming=False)),
+        ("text:\"a,b=c.txt\", validation='d, e=f'", Text(files="a,b=c.txt", validation="d, e=f")),
+        ('jsonl:a,template="{a}, b=\\"{b}\\"\\n"', JSONLines(files="a", template='{a}, b="{b}"\\n')),
+        ("jsonl:a,template='{a}' and \"{b}\"", JSONLines(files="a", template="'{a}' and \"{b}\"")),
         ("text:a, b.txt , validation=c:d,e.txt", Text(files="a, b.txt", validation="c:d,e.txt")),
     ],
 )

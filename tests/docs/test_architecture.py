@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 import tomllib
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def test_the_floors_are_those_of_the_contract():
 def run_folder(extended, tmp_path):
     """Three steps of the examples of docs/extending.md, all together."""
     documents = [f"Document {number} speaks of ships, of the sea, and of the long way home." for number in range(20)]
-    (tmp_path / "corpus.csv").write_text("id,body\n" + "".join(f'7,"{each}"\n' for each in documents))
+    with sqlite3.connect(tmp_path / "corpus.db") as database:
+        database.execute("create table documents (id integer, body text)")
+        database.executemany("insert into documents values (7, ?)", [(each,) for each in documents])
     small = ["num_layers=1", "width=16", "num_heads=2", "num_kv_heads=1", "context_length=16"]
     run = compose(
         "starcoder2_nano",
@@ -51,7 +54,7 @@ def run_folder(extended, tmp_path):
             *(f"model.{each}" for each in small),
             "data.sequence_length=16",
             "data.batch_size=2",
-            "data.spec=csv:corpus.csv,field=body",
+            "data.spec=sqlite:corpus.db,field=body",
             "data.tokenizer=bytes",
             "schedule=polynomial(power=3, warmup_steps=1)",
             'metrics.diagnostics=["tev", "largest_weight"]',
@@ -85,7 +88,7 @@ def test_the_example_family_and_technique_export_and_come_back(run_folder, tmp_p
 
 
 def test_the_tokenizer_of_a_run_folder_serves_another_run(run_folder, tmp_path):
-    run = compose("gpt2_wide", [], [f"data.tokenizer=file:{run_folder}", "data.spec=csv:corpus.csv,field=body"])
+    run = compose("gpt2_wide", [], [f"data.tokenizer=file:{run_folder}", "data.spec=sqlite:corpus.db,field=body"])
     small = {"steps=1", "model.width=16", "data.sequence_length=16", "evaluation.tokens=16", "data.batch_size=1"}
     assignments = [f"data.tokenizer={run.data.tokenizer}", f"data.spec={run.data.spec}", "precision=fp32", *small]
     assert train(compose("gpt2_wide", [], assignments), tmp_path / "second").summary().state == "finished"

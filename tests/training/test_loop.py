@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from spikeless import stabilizers
 from spikeless.config import names_in, replace_at, to_dict
 from spikeless.data import Sampler, prepare, validation_batches
+from spikeless.errors import SpikelessWarning
 from spikeless.nn.boundaries import Separate
 from spikeless.training import loop
 from spikeless.training.build import build_model, fill_vocabulary
@@ -122,6 +123,26 @@ def test_data_at_hand_are_not_prepared_again_but_where_a_run_goes_on(tmp_path, q
     assert [row["loss"] for row in given[1:]] == [row["loss"] for row in whole[1:]]
     with pytest.raises(TypeError):
         train(replace_at(run, {"steps": 3}), tmp_path / "given", resume=True, data=data)
+
+
+def test_what_was_skipped_is_said_recorded_and_reported(tmp_path, quick_run):
+    texts = [
+        f"document {number} of a short corpus, which has words enough" if number % 20 == 0 else None
+        for number in range(900)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    spec = f"jsonl:{tmp_path}/a.jsonl"
+    run = replace_at(quick_run, {"steps": 1, "data.spec": spec, "data.tokenizer": "bytes", "model.vocab_size": None})
+    with pytest.warns(SpikelessWarning, match=r"855 of 900 documents \(95.0 %\) were skipped or repaired: null 855"):
+        record = train(run, tmp_path / "run")
+    (source,) = json.loads((tmp_path / "run" / "run.json").read_text())["sources"]
+    assert source["data"] == spec
+    assert source["selection"] == "1 file"
+    assert source["train"]["skipped"] == {"null": 855}
+    assert source["train"]["documents"] + source["validation"]["documents"] == 45
+    assert "skipped or repaired: null 855" in record.data[spec]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "855 of 900 documents (95.0 %) were skipped" in page and "1 file; train: " in page
 
 
 def test_micro_batches_change_nothing_but_rounding(tmp_path, quick_run):

@@ -44,7 +44,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="pydocs, text:GLOB, jsonl:GLOB, parquet:GLOB, hf:NAME_OR_DIR, shards:DIR or mix:0.7*SPEC+0.3*SPEC.",
+        help="pydocs, text:GLOB, jsonl:GLOB, csv:GLOB, parquet:GLOB, hf:NAME_OR_DIR, shards:DIR, mix:0.7*A+0.3*B.",
     ),
 ]
 Steps = Annotated[int | None, typer.Option("--steps", help="Optimizer steps; short for --set steps=….")]

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from spikeless.cli._options import JSONFile, Tokenizer, write_or_print
 from spikeless.config import to_dict
+from spikeless.data.documents import tally_text
 from spikeless.data.inspection import Inspection, TokenCount, inspect_shards
 from spikeless.data.prepare import prepare_folder, prepared_folders
 from spikeless.data.split import VALIDATION_FRACTION
@@ -56,9 +57,12 @@ def prepare(
                 f"{part.documents:,}",
                 f"{part.tokens:,}",
                 f"{part.bytes:,}",
-                _listed(part.skipped),
+                tally_text(part.skipped),
             )
     console.print(table)
+    for manifest in manifests:
+        if manifest.selection:
+            console.print(f"{manifest.data}: {manifest.selection}", soft_wrap=True, markup=False)
     console.print(f"prepared: {out} (train on it with --data shards:{out})", soft_wrap=True, markup=False)
 
 
@@ -82,6 +86,7 @@ def _show(found: Inspection, console: Console, verified: bool) -> None:
     about = Table.grid(padding=(0, 2))
     for name, value in (
         ("data", manifest.data),
+        *([("read of it", manifest.selection)] if manifest.selection else ()),
         ("tokenizer", f"{manifest.tokenizer}, {counted(manifest.vocab_size, 'token')}"),
         ("stored as", manifest.dtype),
         ("data hash", manifest.data_hash[:16] + "…"),
@@ -96,7 +101,7 @@ def _show(found: Inspection, console: Console, verified: bool) -> None:
         ("tokens, end-of-text included", [f"{part.tokens:,}" for part in parts]),
         ("bytes of text", [f"{part.bytes:,}" for part in parts]),
         ("bytes per token", [f"{part.bytes / part.tokens:.3f}" if part.tokens else "" for part in parts]),
-        ("skipped or repaired", [_listed(part.skipped) for part in parts]),
+        ("skipped or repaired", [tally_text(part.skipped) for part in parts]),
         (
             "document length, min / 10 % / median / 90 % / max [tokens]",
             [" / ".join(map(str, p.lengths)) for p in parts],
@@ -119,7 +124,3 @@ def _frequencies(title: str, tokens: tuple[TokenCount, ...], total: int) -> Tabl
     for each in tokens:
         table.add_row(str(each.token), Text(repr(each.text)), f"{each.count:,}", f"{each.count / total:.3%}")
     return table
-
-
-def _listed(skipped: dict[str, int]) -> str:
-    return ", ".join(f"{kind} {count:,}" for kind, count in skipped.items()) or "none"

@@ -1,5 +1,6 @@
 """`spikeless eval`."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,11 +13,11 @@ from rich.table import Table
 
 from spikeless.cli._options import Data, Device, JSONFile, write_or_print
 from spikeless.data import parse_corpus
-from spikeless.data.corpora import Tally
+from spikeless.data.documents import Document, Tally, loss_of, texts_of
 from spikeless.data.mixture import parse_mixture
 from spikeless.data.progress import track
 from spikeless.data.split import Split
-from spikeless.errors import UserError, nearest
+from spikeless.errors import SpikelessWarning, UserError, nearest
 from spikeless.evaluation import (
     Lambada,
     Perplexity,
@@ -84,12 +85,14 @@ def evaluate(
         split = Split(corpus=corpus, validation_fraction=subject.validation_fraction)
         found = evaluate_perplexity(
             subject,
-            track(_documents(split, part, skipped), "scoring documents"),
+            track(texts_of(_documents(split, part, skipped)), "scoring documents"),
             batch_size=batch_size,
             sequence_length=sequence_length,
             stride=stride,
             max_tokens=tokens,
         )
+        if loss := loss_of(skipped, found.documents):
+            warnings.warn(f"{data}: {loss}", SpikelessWarning, stacklevel=2)
         numbers["data"] = {"spec": data, "part": part, "skipped": dict(skipped), **asdict(found)}
         tables.append((_perplexity_table(found, f"{path} on {data}, {part}", skipped), _PERPLEXITY_IS))
     if examples is not None:
@@ -104,7 +107,7 @@ def evaluate(
         console.print(definition, style="dim")
 
 
-def _documents(split: Split, part: str, skipped: Tally) -> Iterator[str]:
+def _documents(split: Split, part: str, skipped: Tally) -> Iterator[Document]:
     if part == "all":
         yield from split.corpus.documents(skipped)
         yield from split.corpus.validation_documents(skipped) or ()

@@ -82,6 +82,8 @@ def train(
         line = LiveLine(progress, label_of(run), run.steps)
         record = spikeless.training.loop.train(run, folder, resume=resume, loggers=[line])
     console.print(summary_table([record]))
+    for source, described in record.data.items():
+        console.print(f"{source}: {described}", soft_wrap=True, markup=False)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
     summary = record.summary()
     if summary.state == "interrupted":

@@ -9,6 +9,7 @@ from math import lcm
 import numpy as np
 
 from spikeless.data.shards import Tokens
+from spikeless.data.spec import split_unquoted
 from spikeless.errors import UserError
 
 __all__ = ["Mixture", "parse_mixture"]
@@ -32,7 +33,7 @@ def parse_mixture(spec: str) -> tuple[tuple[Fraction, str], ...]:
     if not spec.strip().startswith(PREFIX):
         return ((Fraction(1), spec),)
     terms = []
-    for term in _NEXT.split(spec.strip().removeprefix(PREFIX)):
+    for term in split_unquoted(_NEXT, spec.strip().removeprefix(PREFIX)):
         match = _TERM.fullmatch(term.strip())
         if not match:
             raise UserError(f"cannot read {term!r} in the mixture {spec!r}; write {USAGE}")

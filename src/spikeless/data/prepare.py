@@ -1,6 +1,7 @@
 """From a data spec and a tokenizer spec to token shards, each step cached by what it depends on."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,18 +10,60 @@ from pathlib import Path
 
 from spikeless.config import from_dict, to_dict
 from spikeless.data.cache import cached
-from spikeless.data.corpora import Tally, parse_corpus
+from spikeless.data.corpora import parse_corpus
+from spikeless.data.documents import Document, Tally, loss_of, texts_of
 from spikeless.data.mixture import Mixture, parse_mixture
 from spikeless.data.shard_writer import write_shards
 from spikeless.data.shards import FORMAT, MIXTURE, Manifest, Shards, Tokens, open_shards, read_manifest
 from spikeless.data.split import VALIDATION_FRACTION, Part, Split
 from spikeless.data.tokenizers import Tokenizer, load_tokenizer, parse_tokenizer
-from spikeless.errors import UserError
+from spikeless.errors import SpikelessWarning, UserError
 from spikeless.files import content_hash, read_json, remove, resumable, write_json
 
-__all__ = ["PreparedData", "prepare", "prepare_folder", "prepared_folders", "prepared_tokenizer"]
+__all__ = [
+    "PartRead",
+    "PreparedData",
+    "SourceRead",
+    "prepare",
+    "prepare_folder",
+    "prepared_folders",
+    "prepared_tokenizer",
+]
 
 PREFIX = "shards:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRead:
+    """What became of one part of a source: how much of it there is, and what was skipped or repaired [documents]."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    skipped: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRead:
+    """What was read of a source.
+
+    Attributes:
+        data: its spec.
+        selection: what of it was read and what was not, as far as the spec does not say it.
+        train: the training part.
+        validation: the validation part.
+    """
+
+    data: str
+    selection: str
+    train: PartRead
+    validation: PartRead
+
+    @property
+    def loss(self) -> str | None:
+        """What to warn of; None if little was skipped or repaired."""
+        tally = Tally(self.train.skipped) + Tally(self.validation.skipped)
+        return loss_of(tally, self.train.documents + self.validation.documents)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +75,7 @@ class PreparedData:
     tokenizer: Tokenizer
     data_hash: str
     """Identifies every token of both parts, in order: equal hashes mean equal data, on any machine."""
+    sources: tuple[SourceRead, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +111,7 @@ def prepare(data: str, tokenizer: str | Tokenizer, *, validation_fraction: float
             the cache cannot be written to.
 
     Warns:
-        SpikelessWarning: a cached result was damaged and is made anew.
+        SpikelessWarning: a cached result was damaged and is made anew, or much of the data was skipped or repaired.
     """
     sources = _sources(data, validation_fraction)
     built = _tokenizer(tokenizer, sources)
@@ -81,7 +125,8 @@ def prepare(data: str, tokenizer: str | Tokenizer, *, validation_fraction: float
         validation = Mixture([each.validation for each in opened], shares)
         hashes = (f"{source.share} {each.manifest.data_hash}" for source, each in zip(sources, opened, strict=True))
         data_hash = content_hash("mixture", *hashes)
-    return PreparedData(train=train, validation=validation, tokenizer=built, data_hash=data_hash)
+    read = [_read(each.manifest, source) for source, each in zip(sources, opened, strict=True)]
+    return PreparedData(train=train, validation=validation, tokenizer=built, data_hash=data_hash, sources=_told(read))
 
 
 def prepare_folder(
@@ -96,6 +141,9 @@ def prepare_folder(
 
     Raises:
         UserError: as for `prepare`, or the folder exists.
+
+    Warns:
+        SpikelessWarning: much of the data was skipped or repaired.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already; choose another --out")
@@ -106,7 +154,7 @@ def prepare_folder(
     built = _tokenizer(tokenizer, sources)
     if len(sources) == 1:
         _write(sources[0], folder, built, _identity(sources[0]))
-        return tuple(read_manifest(each) for each in prepared_folders(folder))
+        return _manifests(folder)
     names = tuple(str(index) for index in range(len(sources)))
     with resumable(folder) as work:
         for path in work.iterdir():
@@ -118,7 +166,33 @@ def prepare_folder(
                     remove(work / name)
                 _write(source, work / name, built, _identity(source))
         write_json(work / MIXTURE, to_dict(_MixtureFile(format=FORMAT, data=data, folders=names)))
-    return tuple(read_manifest(each) for each in prepared_folders(folder))
+    return _manifests(folder)
+
+
+def _manifests(folder: Path) -> tuple[Manifest, ...]:
+    manifests = tuple(read_manifest(each) for each in prepared_folders(folder))
+    _told([_read(each) for each in manifests])
+    return manifests
+
+
+def _read(manifest: Manifest, source: _Source | None = None) -> SourceRead:
+    """What was read of a source, by its manifest; equal documents of another spec may have been cached before."""
+    parts = (manifest.train, manifest.validation)
+    train, validation = (
+        PartRead(documents=p.documents, tokens=p.tokens, bytes=p.bytes, skipped=p.skipped) for p in parts
+    )
+    data, selection = manifest.data, manifest.selection
+    if source and isinstance(source.origin, Split):
+        data, selection = source.spec, source.origin.corpus.selection()
+    return SourceRead(data=data, selection=selection, train=train, validation=validation)
+
+
+def _told(sources: list[SourceRead]) -> tuple[SourceRead, ...]:
+    """The sources, with a warning of each of which much was lost."""
+    for each in sources:
+        if each.loss:
+            warnings.warn(f"{each.data}: {each.loss}", SpikelessWarning, stacklevel=3)
+    return tuple(sources)
 
 
 def prepared_tokenizer(data: str) -> str | None:
@@ -207,7 +281,7 @@ def _tokenizer(wanted: str | Tokenizer, sources: list[_Source]) -> Tokenizer:
     def documents() -> Iterator[str]:
         """The training documents of one source after another."""
         for split in splits:
-            yield from split.documents("train")
+            yield from texts_of(split.documents("train"))
 
     return parse_tokenizer(wanted).build(documents, identity)
 
@@ -243,14 +317,16 @@ def _write(source: _Source, folder: Path, tokenizer: Tokenizer, fingerprint: str
     assert isinstance(source.origin, Split)
     split = source.origin
 
-    def documents(part: Part, tally: Tally) -> Iterator[str]:
+    def documents(part: Part, tally: Tally) -> Iterator[Document]:
         yield from split.documents(part, tally)
         if part == "validation" and split.fingerprint() != fingerprint:  # it comes last
             raise UserError(
                 f"{source.spec}: files changed while they were read; prepare them again when they are at rest"
             )
 
-    write_shards(folder, documents, tokenizer, data=source.spec, identity=fingerprint)
+    write_shards(
+        folder, documents, tokenizer, data=source.spec, identity=fingerprint, selection=split.corpus.selection()
+    )
 
 
 def _is_finished(source: _Source, folder: Path, tokenizer: Tokenizer) -> bool:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from spikeless.config import from_dict, to_dict
-from spikeless.data.corpora import Tally
+from spikeless.data.documents import Document, Tally, texts_of
 from spikeless.data.encoding import Encoded, encode_documents
 from spikeless.data.progress import meter
 from spikeless.data.shards import DTYPES, FORMAT, MANIFEST, Manifest, Shard, ShardedPart, dtype_for, hash_of
@@ -28,7 +28,7 @@ SHARD_TOKENS = 1 << 27
 """A shard is closed at the first end of a document, at the end of a batch, that brings it to this size [tokens]."""
 JOURNAL = "journal.json"
 
-Documents = Callable[[Part, Tally], Iterable[str]]
+Documents = Callable[[Part, Tally], Iterable[Document]]
 """Streams the documents of a part, always the same ones, and counts what it skips."""
 
 
@@ -57,6 +57,7 @@ def write_shards(
     *,
     data: str,
     identity: str,
+    selection: str = "",
     shard_tokens: int = SHARD_TOKENS,
 ) -> None:
     """Encode documents and publish their shards as `folder`, whole or not at all; goes on where it was killed.
@@ -67,6 +68,7 @@ def write_shards(
         tokenizer: it is saved in the folder too.
         data: the data spec, for the manifest.
         identity: identifies the content of the documents; what another one left unfinished is removed.
+        selection: what of the data is read and what is not, for the manifest.
         shard_tokens: size at which a shard is closed [tokens].
 
     Raises:
@@ -94,6 +96,7 @@ def write_shards(
             train=train,
             validation=validation,
             data_hash=hash_of(dtype, tokenizer.fingerprint(), train, validation),
+            selection=selection,
         )
         write_json(work / MANIFEST, to_dict(manifest))
         (work / JOURNAL).unlink(missing_ok=True)
@@ -136,7 +139,7 @@ class _Writer:
                 progress(each.documents, each.bytes, each.shard.tokens)
             behind = islice(self._documents(part, tally), sum(each.documents for each in self._finished(part)), None)
             shard = None
-            for batch in encode_documents(behind, self._tokenizer):
+            for batch in encode_documents(texts_of(behind), self._tokenizer):
                 shard = shard or _OpenShard(self._work, part, len(self._finished(part)), self._tokenizer)
                 shard.write(batch)
                 progress(batch.documents, batch.bytes, len(batch.ids))

@@ -81,6 +81,8 @@ class Manifest:
     validation: ShardedPart
     data_hash: str
     """Identifies every token of both parts, in order, and the tokenizer that they belong to."""
+    selection: str = ""
+    """What of the data was read and what was not, as far as the spec does not say it."""
 
 
 class Tokens:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from spikeless.data.corpora import Corpus, Tally
+from spikeless.data.corpora import Corpus
+from spikeless.data.documents import Document, Messages, Tally, TokenIds, content_of
 from spikeless.errors import UserError
 from spikeless.files import content_hash
 
@@ -42,7 +43,7 @@ class Split:
         if not 0 < self.validation_fraction < 1:
             raise UserError(f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1")
 
-    def documents(self, part: Part, tally: Tally | None = None) -> Iterator[str]:
+    def documents(self, part: Part, tally: Tally | None = None) -> Iterator[Document]:
         """Stream one part. Where one is split off, what is skipped counts for training.
 
         Raises:
@@ -82,12 +83,19 @@ class Split:
         return lowest + 1 if lowest >= threshold else highest
 
 
-def _hash(document: str) -> int:
-    return int.from_bytes(hashlib.sha256(document.encode("utf-8")).digest()[:8], "big")
+def _hash(document: Document) -> int:
+    return int.from_bytes(hashlib.sha256(content_of(document)).digest()[:8], "big")
 
 
-def _cut(document: str, fraction: float) -> tuple[str, str]:
+def _cut(document: Document, fraction: float) -> tuple[Document, Document]:
     """Head and tail of a document; the tail is at least `fraction` of it, and as little more as can be."""
+    if isinstance(document, Messages):
+        raise UserError(
+            "the corpus is one chat, which cannot be cut; give a second one, or a file with validation=GLOB"
+        )
+    if isinstance(document, TokenIds):
+        cut = min(round(len(document.ids) * (1 - fraction)), len(document.ids) - 1)
+        return TokenIds(document.ids[:cut]), TokenIds(document.ids[cut:])
     length = len(document.rstrip())
     target = min(round(length * (1 - fraction)), length - 1)
     blank_line = document.rfind("\n\n", max(round(length * (1 - 2 * fraction)), 1), target + 1)

@@ -5,13 +5,14 @@ import ctypes
 import functools
 import gc
 import time
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from spikeless.config import diff, from_dict
 from spikeless.data import PreparedData, prepare
-from spikeless.errors import UnhealthyRun, UserError
+from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
 from spikeless.experiments.analysis.outcome import Outcome, outcome_of
 from spikeless.experiments.grid import Cell
 from spikeless.files import read_json, write_json
@@ -102,7 +103,9 @@ def train_cell(cell: Cell, meter: MemoryMeter, loggers: Sequence[Logger] = ()) -
 
 @functools.lru_cache(1)  # the same for all cells of a grid
 def _prepared(spec: str, tokenizer: str, validation_fraction: float) -> PreparedData:
-    return prepare(spec, tokenizer, validation_fraction=validation_fraction)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SpikelessWarning)  # the grid has said it
+        return prepare(spec, tokenizer, validation_fraction=validation_fraction)
 
 
 def outcome_at(cell: Cell, **known: Any) -> Outcome:

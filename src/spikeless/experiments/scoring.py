@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spikeless.data import parse_corpus
-from spikeless.data.corpora import Tally
+from spikeless.data.documents import texts_of
 from spikeless.data.mixture import parse_mixture
 from spikeless.data.split import Split
 from spikeless.evaluation import LambadaExample, evaluate_lambada, evaluate_perplexity, load_subject
@@ -131,7 +131,7 @@ def _documents(run: RunConfig) -> Iterator[str]:
     if others or spec.strip().startswith("shards:"):
         return
     split = Split(corpus=parse_corpus(spec), validation_fraction=run.data.validation_fraction)
-    yield from split.documents("validation", Tally())
+    yield from texts_of(split.documents("validation"))
 
 
 def _head(documents: Iterable[str], characters: int) -> Iterator[str]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spikeless.data import Sampler, Tokenizer, parse_corpus, prepare
+from spikeless.data.documents import texts_of
 from spikeless.data.mixture import parse_mixture
 from spikeless.errors import UserError
 from spikeless.preflight.target import Target
@@ -77,7 +78,7 @@ def _text(target: Target, data: str, count: int, batch: int, length: int) -> Ten
     if len(parse_mixture(data)) > 1:
         raise UserError(f"--data {data!r} is a mixture; audit one source at a time")
     wanted = batch * (length + 1)
-    ids = list(itertools.islice(_stream(parse_corpus(data).documents(), target.tokenizer), count * wanted))
+    ids = list(itertools.islice(_stream(texts_of(parse_corpus(data).documents()), target.tokenizer), count * wanted))
     if len(ids) < wanted:
         raise UserError(
             f"--data {data} holds {counted(len(ids), 'token')}, but "

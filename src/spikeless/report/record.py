@@ -10,6 +10,7 @@ import numpy as np
 
 from spikeless.errors import UserError
 from spikeless.files import read_json
+from spikeless.words import counted
 
 __all__ = ["RunRecord", "Series", "Summary", "find_runs", "read_run"]
 
@@ -70,6 +71,8 @@ class RunRecord:
         diff: what the arm changed against the plain recipe: rows of `path`, `old`, `new`.
         status: `state`, `step`, `message`; empty if the trainer wrote none.
         rows: the lines of metrics.jsonl, in order of step.
+        data: by source what was read of it, and what was skipped or repaired, in words; empty for older runs.
+        losses: by source what to warn of, where much was skipped or repaired.
     """
 
     folder: Path
@@ -82,6 +85,8 @@ class RunRecord:
     environment: dict[str, Any]
     status: dict[str, Any]
     rows: tuple[dict[str, Any], ...] = field(repr=False)
+    data: dict[str, str] = field(default_factory=dict)
+    losses: dict[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
@@ -159,7 +164,20 @@ def read_run(folder: Path) -> RunRecord:
         environment=_object(folder / "environment.json", optional=True),
         status=_object(folder / "status.json", optional=True),
         rows=_read_rows(folder / "metrics.jsonl"),
+        data={each["data"]: _described(each) for each in run.get("sources", ())},
+        losses={each["data"]: each["loss"] for each in run.get("sources", ()) if each.get("loss")},
     )
+
+
+def _described(source: dict[str, Any]) -> str:
+    """What was read of a source."""
+    parts = [source["selection"]] if source["selection"] else []
+    for name in ("train", "validation"):
+        part = source[name]
+        skipped = ", ".join(f"{kind} {count:,}" for kind, count in part["skipped"].items())
+        lost = f", skipped or repaired: {skipped}" if skipped else ""
+        parts.append(f"{name}: {counted(part['documents'], 'document')}, {counted(part['tokens'], 'token')}{lost}")
+    return "; ".join(parts)
 
 
 def _object(path: Path, optional: bool = False) -> dict[str, Any]:

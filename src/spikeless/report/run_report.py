@@ -46,12 +46,14 @@ def write_report(records: Sequence[RunRecord], path: Path, title: str, command: 
         cell=cell,
         caption=caption(records),
         messages=[
-            (arm.run_name(record), record.status["message"])
+            (arm.run_name(record), message)
             for arm in arms
             for record in arm.records
-            if record.status.get("message")
+            for message in (record.status.get("message"), *(": ".join(each) for each in record.losses.items()))
+            if message
         ],
         details={
+            "Data": by_value(arms, "data"),
             "Config": by_value(arms, "config"),
             "Environment": by_value(arms, "environment"),
         },

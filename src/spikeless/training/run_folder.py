@@ -99,6 +99,7 @@ class RunFolder:
                 "label": label_of(run),
                 "techniques": list(run.techniques),
                 "data_hash": data.data_hash,
+                "sources": [to_dict(each) | ({"loss": each.loss} if each.loss else {}) for each in data.sources],
                 "parameters": parameters,
                 "diff": changes_from_recipe(run),
                 **({"init_from": start} if start else {}),

@@ -1,29 +1,26 @@
 """Corpora: where text comes from. One source per file; the file's name is its name in a data spec."""
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
+from spikeless.data.documents import Document, Tally
 from spikeless.data.spec import parse_spec
 
-__all__ = ["Corpus", "Tally", "parse_corpus"]
-
-Tally = Counter[str]
-"""What a corpus skipped or repaired while it was read, by kind: "blank", "invalid_utf8" [documents]."""
+__all__ = ["Corpus", "parse_corpus"]
 
 
 @runtime_checkable
 class Corpus(Protocol):
     """A source of documents that can be read again and again, always in the same order.
 
-    A document is text that UTF-8 can encode and that is not blank. A corpus is a frozen dataclass whose
-    first field takes the REST of its spec.
+    A document is text that UTF-8 can encode and that is not blank, or the messages of a chat, or token ids; a corpus
+    holds one kind. It is a frozen dataclass whose first field takes the REST of its spec.
     """
 
     usage: ClassVar[str]
     """How its spec is written."""
 
-    def documents(self, tally: Tally | None = None) -> Iterator[str]:
+    def documents(self, tally: Tally | None = None) -> Iterator[Document]:
         """Stream the documents: for training, or for both where validation is to be split off.
 
         Args:
@@ -31,12 +28,16 @@ class Corpus(Protocol):
         """
         ...
 
-    def validation_documents(self, tally: Tally | None = None) -> Iterator[str] | None:
+    def validation_documents(self, tally: Tally | None = None) -> Iterator[Document] | None:
         """Stream the corpus's own validation documents; None if some are to be split off instead."""
         ...
 
     def fingerprint(self) -> str:
         """Identify the content: the same for the same documents, on any machine."""
+        ...
+
+    def selection(self) -> str:
+        """What is read and what is not, as far as the spec does not say it; one line, perhaps empty."""
         ...
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from spikeless.data.corpora import Tally
+from spikeless.data.documents import Document, Tally, kept
 from spikeless.errors import UserError
 from spikeless.files import content_hash, sha256
+from spikeless.words import counted
 
 __all__ = ["FileCorpus", "file_hash"]
 
@@ -34,8 +35,8 @@ class FileCorpus(ABC):
     """Pattern of the validation files."""
 
     @abstractmethod
-    def read(self, path: Path, tally: Tally) -> Iterator[str]:
-        """Stream the documents of one file, blank ones too; what is repaired is counted in `tally`.
+    def read(self, path: Path, tally: Tally) -> Iterator[Document | None]:
+        """Stream the documents of one file, blank ones too, None for null; what is repaired is counted in `tally`.
 
         Raises:
             UserError: the file is not what it should be; an `OSError` needs no translation.
@@ -45,7 +46,7 @@ class FileCorpus(ABC):
         """What decides the documents besides the files' content."""
         return (self.kind,)
 
-    def documents(self, tally: Tally | None = None) -> Iterator[str]:
+    def documents(self, tally: Tally | None = None) -> Iterator[Document]:
         """Stream the documents for training.
 
         Raises:
@@ -53,7 +54,7 @@ class FileCorpus(ABC):
         """
         return self._documents(self._training_paths(), self.files, tally)
 
-    def validation_documents(self, tally: Tally | None = None) -> Iterator[str] | None:
+    def validation_documents(self, tally: Tally | None = None) -> Iterator[Document] | None:
         """Stream the documents of the validation files; None without a `validation` pattern.
 
         Raises:
@@ -74,6 +75,15 @@ class FileCorpus(ABC):
         held_out = [file_hash(path, self.kind) for path in validation]
         return content_hash(*self.identity(), *hashes, "validation", *held_out)
 
+    def selection(self) -> str:
+        """How many files are read.
+
+        Raises:
+            UserError: no file matches.
+        """
+        held_out = "" if self.validation is None else f", {len(self._match(self.validation)):,} for validation"
+        return counted(len(self._training_paths()), "file") + held_out
+
     def _training_paths(self) -> list[Path]:
         paths = self._match(self.files)
         if self.validation is None:
@@ -86,22 +96,22 @@ class FileCorpus(ABC):
             )
         return kept
 
-    def _documents(self, paths: list[Path], pattern: str, tally: Tally | None) -> Iterator[str]:
+    def _documents(self, paths: list[Path], pattern: str, tally: Tally | None) -> Iterator[Document]:
         tally, empty = Tally() if tally is None else tally, True
-        for path in paths:
-            try:
-                for document in self.read(path, tally):
-                    if document and not document.isspace():
-                        empty = False
-                        yield document
-                    else:
-                        tally["blank"] += 1
-            except OSError as error:
-                raise UserError(f"{self.kind}: cannot read {path}: {error.strerror or error}") from None
+        for document in kept(self._read(paths, tally), tally, f"{self.kind}: {pattern}"):
+            empty = False
+            yield document
         if empty:
             raise UserError(
                 f"{self.kind}: {pattern!r} matches {len(paths)} file(s), all of them blank; give files with text"
             )
+
+    def _read(self, paths: list[Path], tally: Tally) -> Iterator[Document | None]:
+        for path in paths:
+            try:
+                yield from self.read(path, tally)
+            except OSError as error:
+                raise UserError(f"{self.kind}: cannot read {path}: {error.strerror or error}") from None
 
     def _match(self, pattern: str) -> list[Path]:
         # not Path.glob, which takes no absolute pattern

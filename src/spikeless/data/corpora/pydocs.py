@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from spikeless.data.cache import cached
-from spikeless.data.corpora import Tally, _docstrings
+from spikeless.data.corpora import _docstrings
+from spikeless.data.documents import Tally
 from spikeless.data.progress import track
 from spikeless.errors import UserError
 from spikeless.files import aside, content_hash, read_json, sha256, write_json
@@ -53,6 +54,10 @@ class PyDocs:
 
     def validation_documents(self, tally: Tally | None = None) -> None:
         """There are none of its own: some are to be split off."""
+
+    def selection(self) -> str:
+        """Nothing that the spec does not say."""
+        return ""
 
     def fingerprint(self) -> str:
         """Identify the content by the hash of the extracted documents.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from spikeless.data.corpora import Tally
+from spikeless.data.documents import Tally
 from spikeless.data.shards import MIXTURE, Shards, Tokens, open_shards, read_manifest
 from spikeless.data.tokenizers import Tokenizer, load_tokenizer
 from spikeless.errors import UserError
@@ -46,6 +46,10 @@ class PreparedShards:
         """
         shards, tokenizer = self._open()
         return _decoded(shards.validation, tokenizer)
+
+    def selection(self) -> str:
+        """Nothing that the spec does not say."""
+        return ""
 
     def fingerprint(self) -> str:
         """The data hash of the shards.

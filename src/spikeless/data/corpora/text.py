@@ -1,14 +1,16 @@
 """Text files of the user's own."""
 
 import codecs
+import io
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TextIO
 
-from spikeless.data.corpora import Tally
+from spikeless.data.corpora._compressed import decompressed
 from spikeless.data.corpora._files import FileCorpus
+from spikeless.data.documents import Tally
 from spikeless.errors import UserError
 from spikeless.files import CHUNK_BYTES
 
@@ -25,7 +27,7 @@ PIECE_LIMIT_CHARACTERS = 1 << 18
 
 @dataclass(frozen=True, kw_only=True)
 class Text(FileCorpus):
-    """UTF-8 text files, in the order of their paths.
+    """UTF-8 text files, plain or compressed with gzip or Zstandard, in the order of their paths.
 
     A file up to 1 MiB is one document; a larger one is cut at blank lines into consecutive documents of about
     64 KiB, so a corpus of one large file can still be split by document.
@@ -45,14 +47,24 @@ class Text(FileCorpus):
             UserError: it is not UTF-8 text, or holds a NUL byte; nothing is replaced.
         """
         try:
-            with path.open(encoding="utf-8-sig", newline="") as file:
-                pieces = [file.read()] if path.stat().st_size <= WHOLE_BYTES else _pieces(file)
-                for piece in pieces:
-                    if "\0" in piece:
-                        raise _fault(path)
-                    yield piece
+            with decompressed(path, self.kind) as file:
+                head = file.read(WHOLE_BYTES + 1)
+            if len(head) <= WHOLE_BYTES:
+                yield _checked(head.decode("utf-8-sig"), path)
+                return
+            with decompressed(path, self.kind) as file:
+                text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+                for piece in _pieces(text):
+                    yield _checked(piece, path)
+                text.detach()
         except UnicodeDecodeError:
             raise _fault(path) from None
+
+
+def _checked(text: str, path: Path) -> str:
+    if "\0" in text:
+        raise _fault(path)
+    return text
 
 
 def _pieces(file: TextIO) -> Iterator[str]:
@@ -70,7 +82,7 @@ def _fault(path: Path) -> UserError:
     """What to say of a file that is not text: where it stops being text."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     position, line, what = 0, 1, "not UTF-8 text"
-    with path.open("rb") as file:
+    with decompressed(path, Text.kind) as file:
         for chunk in itertools.chain(iter(lambda: file.read(CHUNK_BYTES), b""), [b""]):
             fault = _first_fault(chunk, decoder)
             if fault:
