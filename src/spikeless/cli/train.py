@@ -31,7 +31,7 @@ from spikeless.training.environment import resolve_device
 from spikeless.training.estimate import estimate
 from spikeless.training.interrupt import exit_code
 from spikeless.training.run_folder import label_of
-from spikeless.words import duration, scaled, size
+from spikeless.words import counted, duration, scaled, size
 
 __all__ = ["train"]
 
@@ -78,8 +78,12 @@ def train(
         console.print(_cost(run))
         return
     folder = output_folder(out, run.recipe, "-".join(run.techniques))
+    tokens = run.data.batch_size * run.data.sequence_length
+    if not console.is_terminal:  # before the data are read, which may take long
+        what = f"{run.recipe}, {label_of(run)}: {counted(run.steps, 'step')} of {counted(tokens, 'token')}"
+        console.print(f"{what} on {run.data.spec}, into {folder}", soft_wrap=True, markup=False)
     with live_progress(console) as progress:
-        line = LiveLine(progress, label_of(run), run.steps)
+        line = LiveLine(progress, label_of(run), run.steps, tokens)
         record = spikeless.training.loop.train(run, folder, resume=resume, loggers=[line])
     console.print(summary_table([record]))
     for source, described in record.data.items():
