@@ -1,10 +1,11 @@
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 
-from spikeless.data import Sampler, Tokens, validation_batches
+from spikeless.data import Mixture, Sampler, Tokens, parse_tokenizer, validation_batches, validation_bytes_per_token
 from spikeless.data.sampling import permute
 from spikeless.errors import UserError
 
@@ -122,9 +123,35 @@ def test_too_few_tokens_are_refused_with_what_would_fit():
     assert sampler(count=T, sequence_length=7).num_windows == 1
     with pytest.raises(UserError, match="8 validation tokens"):
         validation_batches(tokens(T), T, batch_size=1)
-    with pytest.raises(UserError, match=r"there are 1 training tokens, .* takes; give more text"):
+    with pytest.raises(UserError, match=r"there is 1 training token, .* takes; give more text"):
         sampler(count=1)
     with pytest.raises(UserError, match=r"5 validation tokens were asked for.*sequence_length = 8"):
         validation_batches(tokens(100), T, batch_size=1, max_tokens=5)
     with pytest.raises(UserError, match="sequence_length is 0"):
         sampler(sequence_length=0)
+
+
+TEXTS = ["The cat sat on the mat. ", "Größe, naïve, 漢字! " * 3, "It was the best of times. " * 9]
+
+
+@pytest.mark.parametrize("spec", ["bytes", "bpe:280"])
+def test_bytes_per_token_are_those_of_the_text_that_is_scored(spec):
+    """End-of-text is a token without bytes; what lies behind the last window does not count."""
+    tokenizer = parse_tokenizer(spec).build(lambda: iter(TEXTS), "")
+    ids = [each for text in TEXTS for each in (*tokenizer.encode(text), tokenizer.end_of_text)]
+    windows = (len(ids) - 1) // T
+    head = len(tokenizer.decode(ids[:1]).encode())
+    tail = len(tokenizer.decode(ids[1 + windows * T : -1]).encode())
+    size = sum(len(text.encode()) for text in TEXTS) - head - tail
+    held = Tokens([np.array(ids)])
+    assert validation_bytes_per_token(held, tokenizer, T) == pytest.approx(size / (windows * T), abs=1e-12)
+    first = len(tokenizer.decode(ids[1 : T + 1]).encode())
+    assert validation_bytes_per_token(held, tokenizer, T, T) == first / T
+
+
+def test_bytes_per_token_of_a_mixture_are_those_of_the_windows_of_each_source(byte_tokenizer):
+    end = byte_tokenizer.end_of_text
+    text, empty = np.full(2 * T + 1, ord("a")), np.full(2 * T + 1, end)
+    mixed = Mixture([Tokens([text]), Tokens([empty])], [Fraction(1, 2)] * 2)
+    assert validation_bytes_per_token(mixed, byte_tokenizer, T) == 0.5
+    assert validation_bytes_per_token(Tokens([empty]), byte_tokenizer, T) is None

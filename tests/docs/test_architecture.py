@@ -73,6 +73,8 @@ def test_the_examples_of_extending_train_and_the_folder_is_as_described(run_fold
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert all(row["largest_weight"] > 0 for row in rows)
     assert rows[0]["tev/effective_mean"] == pytest.approx(3 * rows[0]["tev/mean"])
+    keys = set(re.findall(r"^\| `(\w+)` \|", section("A run folder"), re.MULTILINE)) - {"mfu"}
+    assert {key for row in rows for key in row if "/" not in key} == keys | {"largest_weight"}
     shown = section("A run folder").partition("```text\n")[2].partition("```")[0]
     named = {line.split()[0].rstrip("/") for line in shown.splitlines()} | {"tokenizer_config.json"}
     found = {re.sub(r"step-\d+", "step-00000100", path.name) for path in run_folder.rglob("*")}

@@ -262,3 +262,5 @@ def test_separate_documents_are_trained_and_validated_as_if_each_stood_alone(tmp
     assert rows[1]["loss"] == pytest.approx(by_hand(*Sampler(data.train, 32, run.seed).batch(0, 4)), abs=1e-5)
     windows = [torch.cat(each) for each in zip(*validation_batches(data.validation, 32, 4, 256), strict=True)]
     assert rows[0]["val_loss"] == pytest.approx(by_hand(*windows), abs=1e-5)
+    bits = windows[1].numel() * rows[0]["val_loss"] / math.log(2)
+    assert rows[0]["val_bits_per_byte"] == pytest.approx(bits / (windows[1] != end).sum().item())

@@ -1,7 +1,9 @@
 """`spikeless compare`."""
 
+import math
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +34,9 @@ from spikeless.training.interrupt import exit_code
 from spikeless.words import counted, duration
 
 __all__ = ["compare"]
+
+SECONDS_BETWEEN_LINES = 60.0
+"""Of a log file, while no run ends [s]."""
 
 
 def compare(
@@ -115,6 +120,7 @@ class _Live:
         self._whole: TaskID | None = None
         self._scoring: TaskID | None = None
         self._runs = self._ended = 0
+        self._began = self._said = time.monotonic()
         self.stopped_by: str | None = None
 
     def __enter__(self) -> "_Live":
@@ -127,6 +133,7 @@ class _Live:
     def begin(self, cells: Sequence[Cell], kept: Sequence[Cell], pace: Pace) -> None:
         """Say how long it will take."""
         self._pace, self._runs = pace, len(cells)
+        self._began = self._said = time.monotonic()
         self._console.print(
             f"{counted(len(cells), 'run')} to train, {len(kept)} finished before: "
             f"about {duration(pace.total(cells))} with "
@@ -157,6 +164,8 @@ class _Live:
             numbers = "  ".join(f"{key} {event.row[key]:.3f}" for key in ("loss", "val_loss") if key in event.row)
             self._advance(task, event.row["step"], cell)
             self._progress.update(task, completed=event.row["step"], numbers=numbers)
+            if self._progress.disable and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+                self._say(f"{counted(len(self._progress.tasks) - 1, 'run')} at work")
         if event.outcome is not None:
             self._ended += event.outcome.ended
             self._advance(task, cell.run.steps, cell)
@@ -164,13 +173,20 @@ class _Live:
             self._progress.update(self._whole, numbers=f"{self._ended}/{self._runs}")
             loss = event.outcome.final_val_loss
             ending = event.outcome.state if loss is None or event.outcome.failed else f"validation loss {loss:.4f}"
-            self._console.print(
-                f"[{self._ended}/{self._runs}] {name}: {ending}", markup=False, highlight=False, soft_wrap=True
-            )
+            self._say(f"{name}: {ending}")
 
     def interrupted(self, signal_name: str) -> None:
         """Keep it for the exit code."""
         self.stopped_by = signal_name
+
+    def _say(self, news: str) -> None:
+        """A line that stays, with the time left by the pace so far."""
+        (whole,) = (each for each in self._progress.tasks if each.id == self._whole)
+        self._said = time.monotonic()
+        done = whole.completed / (whole.total or math.inf)
+        left = f", about {duration((self._said - self._began) * (1 - done) / done)} left" if 0 < done < 1 else ""
+        text = f"[{self._ended}/{self._runs}] {news}{left}"
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _advance(self, task: TaskID, step: float, cell: Cell) -> None:
         """Move the whole on by what a run has moved on."""

@@ -9,6 +9,7 @@ from spikeless.data.prepare import prepare_folder as prepare_folder
 from spikeless.data.prepare import prepared_tokenizer as prepared_tokenizer
 from spikeless.data.sampling import Sampler as Sampler
 from spikeless.data.sampling import validation_batches as validation_batches
+from spikeless.data.sampling import validation_bytes_per_token as validation_bytes_per_token
 from spikeless.data.shard_writer import write_shards as write_shards
 from spikeless.data.shards import Tokens as Tokens
 from spikeless.data.shards import open_shards as open_shards

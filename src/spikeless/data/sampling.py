@@ -15,15 +15,18 @@ from torch import Tensor
 
 from spikeless.data.mixture import Mixture
 from spikeless.data.shards import Tokens
+from spikeless.data.tokenizers import Tokenizer
 from spikeless.errors import UserError
 from spikeless.words import counted
 
-__all__ = ["Sampler", "permute", "validation_batches"]
+__all__ = ["Sampler", "permute", "validation_batches", "validation_bytes_per_token"]
 
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets, int64 [windows, T]."""
 
 ROUNDS = 8
+DECODED_TOKENS = 1 << 20
+"""At once, to count their bytes; a character that is cut in two counts as two."""
 
 
 class Sampler:
@@ -91,6 +94,33 @@ def validation_batches(
     Raises:
         UserError: the tokens, or `max_tokens`, do not fill one window.
     """
+    mixture, sources, turns = _validation_windows(tokens, sequence_length, max_tokens)
+    batches = (slice(start, min(start + batch_size, len(turns))) for start in range(0, len(turns), batch_size))
+    return (_read_windows(mixture, sources[each], turns[each], sequence_length) for each in batches)
+
+
+def validation_bytes_per_token(
+    tokens: Tokens | Mixture, tokenizer: Tokenizer, sequence_length: int, max_tokens: int | None = None
+) -> float | None:
+    """Bytes of text over tokens, of the targets of `validation_batches`; None if their text is empty.
+
+    The text is what the targets decode to, in UTF-8; end-of-text is a token and has no bytes.
+    """
+    mixture, sources, turns = _validation_windows(tokens, sequence_length, max_tokens)
+    size = 0
+    for source, part in enumerate(mixture.parts):
+        end = 1 + int(np.count_nonzero(sources == source)) * sequence_length  # its first windows, which lie in a row
+        for start in range(1, end, DECODED_TOKENS):
+            ids = part.read(start, min(DECODED_TOKENS, end - start))
+            texts = np.split(ids, np.flatnonzero(ids == tokenizer.end_of_text) + 1)
+            size += sum(len(tokenizer.decode(text[text != tokenizer.end_of_text]).encode()) for text in texts)
+    return size / (len(turns) * sequence_length) or None
+
+
+def _validation_windows(
+    tokens: Tokens | Mixture, sequence_length: int, max_tokens: int | None
+) -> tuple[Mixture, np.ndarray, np.ndarray]:
+    """The sources of the windows that are scored and their indices in them, int64 [windows] each."""
     mixture = _as_mixture(tokens)
     sizes = np.array([_num_windows(part, sequence_length, "validation") for part in mixture.parts])
     if max_tokens is not None and max_tokens < sequence_length:
@@ -101,8 +131,7 @@ def validation_batches(
     count = int(sizes.sum()) if max_tokens is None else min(int(sizes.sum()), max_tokens // sequence_length)
     sources, turns = mixture.turns(np.arange(count))
     count = int(np.argmax(over)) if (over := turns >= sizes[sources]).any() else count
-    batches = (slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
-    return (_read_windows(mixture, sources[each], turns[each], sequence_length) for each in batches)
+    return mixture, sources[:count], turns[:count]
 
 
 def _as_mixture(tokens: Tokens | Mixture) -> Mixture:

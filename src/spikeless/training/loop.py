@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from spikeless.config import find
-from spikeless.data import PreparedData, Sampler, load_tokenizer, prepare, validation_batches
+from spikeless.data import (
+    PreparedData,
+    Sampler,
+    load_tokenizer,
+    prepare,
+    validation_batches,
+    validation_bytes_per_token,
+)
 from spikeless.diagnostics import is_before_step, needs_previous
 from spikeless.errors import UnhealthyRun, UserError
 from spikeless.files import locked, read_json
@@ -189,7 +196,7 @@ class _Trainer:
             row |= early | self._readings(step, before=False)
             state.forget_previous()
         if step == run.steps or _due(step, run.evaluation.every):
-            row["val_loss"] = state.val_loss = self._evaluate()
+            row |= self._evaluate()
         return row
 
     def _parts(self, step: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -207,15 +214,25 @@ class _Trainer:
         due = [each for each in self.diagnostics if is_before_step(each) is before]
         return {key: value for diagnostic in due for key, value in diagnostic(snapshot).items()}
 
-    def _evaluate(self) -> float:
-        return evaluate(self.objective, _validation(self.run, self.data))
+    def _evaluate(self) -> dict[str, float]:
+        """The validation loss [nats/token], and the same in bits per byte where the text is known."""
+        loss = self.state.val_loss = evaluate(self.objective, _validation(self.run, self.data))
+        known = {"val_loss": loss}
+        if self._bytes_per_token:
+            known["val_bits_per_byte"] = loss / math.log(2) / self._bytes_per_token
+        return known
+
+    @cached_property
+    def _bytes_per_token(self) -> float | None:
+        run, data = self.run, self.data
+        length, most = run.data.sequence_length, run.evaluation.tokens
+        return validation_bytes_per_token(data.validation, data.tokenizer, length, most)
 
     def _read_start(self, journal: Journal) -> None:
         """Row 0: the untrained model; later readings refer to it."""
         readings = read_row(self._readings(1, before=False)) if self.run.metrics.every else {}
         self.state.at_start = readings
-        self.state.val_loss = self._evaluate()
-        journal.write({"step": 0, "tokens": 0, "val_loss": self.state.val_loss, **readings})
+        journal.write({"step": 0, "tokens": 0, **self._evaluate(), **readings})
 
     def _save(self, journal: Journal) -> None:
         """Publish a checkpoint, unless something in it is not finite."""
