@@ -63,7 +63,7 @@ def test_the_fingerprint_follows_content_and_field(tmp_path):
     write(tmp_path, PLAIN)
     write(tmp_path, PLAIN, "b.jsonl")
     write(tmp_path, PLAIN + b"\n", "c.jsonl")
-    specs = ["jsonl:a.jsonl", "jsonl:b.jsonl", "jsonl:c.jsonl", "jsonl:a.jsonl,field=body", "text:a.jsonl"]
+    specs = ["jsonl:a.jsonl", "jsonl:b.jsonl", "jsonl:c.jsonl", "jsonl:a.jsonl,field=body", "jsonl:*.jsonl"]
     a, b, *others = [parse_corpus(spec).fingerprint() for spec in specs]
     assert a == b
     assert len({a, *others}) == 4

@@ -43,7 +43,7 @@ def test_tokenizers_are_read_from_their_spec():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("txet:a.txt", "no corpus is called 'txet'; did you mean 'text'"),
+        ("txet:a.txt", r"the data 'txet:a.txt' name no corpus; did you mean 'text:a.txt'\?"),
         ("", "cannot read the corpus ''; write NAME"),
         (":a.txt", "write NAME, NAME:REST"),
         ("pydocs,numpy", "cannot read the corpus"),
@@ -53,7 +53,7 @@ def test_tokenizers_are_read_from_their_spec():
         ("text:a.txt,validaton=b.txt", "unknown key 'validaton'; did you mean 'validation'"),
         ("text:a.txt,validation=b,validation=c", "gives 'validation' twice"),
         ("hf:notes,streaming=yes", "streaming: expected true or false, got 'yes'"),
-        ("_docstrings", "no corpus is called"),
+        ("_docstrings", "name no corpus; valid corpora: arrow, csv, hf"),
     ],
 )
 def test_wrong_corpus_specs(spec, message):

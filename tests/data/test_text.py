@@ -87,7 +87,7 @@ def test_files_that_are_not_text_are_named_with_the_place(tmp_path, content, mes
 def test_no_files_and_blank_files(tmp_path):
     (tmp_path / "blank.txt").write_text("\n")
     (tmp_path / "folder").mkdir()
-    for pattern in ("nothing/*.txt", "folder"):
+    for pattern in ("nothing/*.txt", "folder/*"):
         with pytest.raises(UserError, match=rf"no file matches '{pattern[:6]}.*give a file or a pattern"):
             documents(f"text:{pattern}")
     with pytest.raises(UserError, match=r"'blank.txt' matches 1 file\(s\), all of them blank; give files with text"):

@@ -1,9 +1,10 @@
 """The verbs, each from its own file."""
 
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from spikeless.cli import audit, compare, data, eval, export, generate, report, runs, show, tev, train
 from spikeless.cli import list as list_
@@ -16,6 +17,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+class _Verb(TyperCommand):
+    """A verb that says where an argument too many may come from."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # the library's own, of a private module
+            if "extra argument" in (message := getattr(error, "message", "")):
+                error.message = f"{message}; put patterns and values with spaces into quotation marks"  # type: ignore
+            raise
 
 
 def _print_version(wanted: bool) -> None:
@@ -33,15 +47,15 @@ def spikeless(
     """Language-model pre-training that does not blow up."""
 
 
-app.command("audit")(audit.audit)
-app.command("train")(train.train)
-app.command("compare")(compare.compare)
-app.command("eval")(eval.evaluate)
-app.command("export")(export.export)
-app.command("generate")(generate.generate)
+app.command("audit", cls=_Verb)(audit.audit)
+app.command("train", cls=_Verb)(train.train)
+app.command("compare", cls=_Verb)(compare.compare)
+app.command("eval", cls=_Verb)(eval.evaluate)
+app.command("export", cls=_Verb)(export.export)
+app.command("generate", cls=_Verb)(generate.generate)
 app.add_typer(data.data, name="data")
-app.command("show")(show.show)
-app.command("list")(list_.list_parts)
-app.command("runs")(runs.runs)
-app.command("report")(report.report)
-app.command("tev")(tev.tev)
+app.command("show", cls=_Verb)(show.show)
+app.command("list", cls=_Verb)(list_.list_parts)
+app.command("runs", cls=_Verb)(runs.runs)
+app.command("report", cls=_Verb)(report.report)
+app.command("tev", cls=_Verb)(tev.tev)

@@ -1,12 +1,17 @@
 """Corpora: where text comes from. One source per file; the file's name is its name in a data spec."""
 
+import re
 from collections.abc import Iterator
 from typing import ClassVar, Protocol, runtime_checkable
 
+from spikeless.config import names_in
 from spikeless.data.documents import Document, Tally
 from spikeless.data.spec import parse_spec
+from spikeless.errors import UserError
 
 __all__ = ["Corpus", "parse_corpus"]
+
+ROOM = "data.corpora"
 
 
 @runtime_checkable
@@ -47,4 +52,9 @@ def parse_corpus(spec: str) -> Corpus:
     Raises:
         UserError: not of this form, or an unknown name or key; the message names the nearest ones.
     """
-    return parse_spec(spec, room="data.corpora", what="corpus")
+    names, name = names_in(ROOM), re.split("[:,]", spec.strip(), maxsplit=1)[0].strip()
+    if (name and name not in names) or spec.strip().startswith("hf://"):
+        from spikeless.data.corpora._hints import likely_spec  # which looks at formats, and they at this
+
+        raise UserError(f"the data {spec!r} name no corpus; {likely_spec(spec, names)}")
+    return parse_spec(spec, room=ROOM, what="corpus")

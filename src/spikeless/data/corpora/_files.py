@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from spikeless.data.corpora._hints import of_folder, other_format, similar_path
 from spikeless.data.documents import Document, Tally, kept
 from spikeless.errors import UserError
 from spikeless.files import content_hash, sha256
@@ -118,10 +119,19 @@ class FileCorpus(ABC):
         found = glob.glob(os.path.expanduser(pattern), recursive=True)  # noqa: PTH111, PTH207
         once = {path.resolve(): path for path in sorted(map(Path, found), reverse=True) if path.is_file()}
         paths = sorted(once.values())  # a link may lead to the same file again
+        if not paths and Path(os.path.expanduser(pattern)).is_dir():  # noqa: PTH111
+            held = of_folder(pattern)
+            right = f"; write '{held}' for the files below it" if held else " that holds nothing that can be read"
+            raise UserError(f"{self.kind}: {pattern} is a folder{right}")
         if not paths:
             raise UserError(
-                f"{self.kind}: no file matches {pattern!r} in {Path.cwd()}; give a file or a pattern, "
-                f"quoted for the shell's sake: '{self.usage}'"
+                f"{self.kind}: no file matches {pattern!r} in {Path.cwd()}{similar_path(pattern)}; give a file or a "
+                f"pattern, quoted for the shell's sake: '{self.usage}'"
+            )
+        if other := other_format(paths, self.kind):
+            raise UserError(
+                f"{self.kind}: {paths[0]} is named as {other} data; write '{other}:{pattern}', or rename it if that is "
+                "not what it holds"
             )
         return paths
 
