@@ -9,7 +9,7 @@ from spikeless.errors import UserError
 from spikeless.models import Family, Fields
 from spikeless.nn.ffn import MLP, GatedMLP, inner_width
 from spikeless.nn.transformer import ModelConfig
-from spikeless.pretrained.harmless import is_harmless
+from spikeless.pretrained.harmless import is_harmless, own_code
 
 __all__ = ["describe", "family_of", "read_description"]
 
@@ -36,26 +36,16 @@ def read_description(data: Mapping[str, Any], where: str) -> ModelConfig:
     family = family_of(fields.take("model_type", str, ""), where)
     for name in ("quantization_config", "quantization", "compression_config"):
         fields.require(name, {}, why="quantised weights; dequantise them first")
-    _check_code(fields.take("auto_map", dict, {}), data["model_type"], where)
+    code = own_code(fields.take("auto_map", dict, {}), data["model_type"])
+    if code is not None:
+        raise UserError(
+            f"{where}: auto_map names {code}, code that is not run and may compute something else than "
+            f"{data['model_type']}; if it does not, remove auto_map from the file"
+        )
     config = family.from_hugging_face_config(fields)
     fields.finish(is_harmless)
     config.check()
     return config
-
-
-def _check_code(auto_map: Mapping[str, Any], model_type: str, where: str) -> None:
-    """Code in the folder is never run; a class of it must go by the family's name, as copies of the family's do.
-
-    Raises:
-        UserError: a model class of another name.
-    """
-    for role, target in auto_map.items():
-        name = str(target).rpartition(".")[2]
-        if role.startswith("AutoModel") and not name.lower().startswith(model_type):
-            raise UserError(
-                f"{where}: auto_map names {name}, code that is not run and may compute something else than "
-                f"{model_type}; if it does not, remove auto_map from the file"
-            )
 
 
 def describe(config: ModelConfig) -> dict[str, Any]:

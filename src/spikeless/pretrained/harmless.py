@@ -1,8 +1,9 @@
 """Fields of any family's config.json that do not change what the model computes from token ids."""
 
+import re
 from typing import Any
 
-__all__ = ["is_harmless"]
+__all__ = ["is_harmless", "own_code"]
 
 _FIELDS = {
     "where it comes from": """
@@ -80,3 +81,16 @@ def is_harmless(name: str, value: Any) -> bool:
     if name in _FACTORS.split() or name in _SWITCHED_ON.split():
         return value == 1  # as True is
     return value in _OFF
+
+
+def own_code(auto_map: Any, model_type: str) -> str | None:
+    """A model class of the folder's own code that does not go by the family's name, as copies of the family's do.
+
+    Such code is never run, so what it computes is not known.
+    """
+    family = re.sub(r"\W|_", "", model_type.lower())
+    for role, target in auto_map.items() if isinstance(auto_map, dict) else ():
+        name = str(target).rpartition(".")[2]
+        if role.startswith("AutoModel") and not name.lower().startswith(family):
+            return name
+    return None

@@ -178,10 +178,10 @@ def test_strange_values_beside_the_weights(folder, read, config, entry):
     assert read(folder(tensors, config, name="other")).entry == "unknown: a norm of another width"
 
 
-@pytest.mark.parametrize(("value", "entry"), [(10**400, "none"), (True, "none"), ("2", "none"), (2, "× 2")])
+@pytest.mark.parametrize(("value", "entry"), [(10**400, "unknown"), (True, "unknown"), ("2", "unknown"), (2, "× 2")])
 def test_strange_multipliers(folder, read, value, entry):
     config = {"model_type": "granite", "embedding_multiplier": value}
-    assert read(folder({"model.embed_tokens.weight": torch.randn(9, 8)}, config)).entry == entry
+    assert read(folder({"model.embed_tokens.weight": torch.randn(9, 8)}, config)).entry.startswith(entry)
 
 
 def test_a_projection_of_another_width(folder, read):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from spikeless.evaluation.tev.families import FACTORS, NORMED, PROJECTED, ROOTS, ROUNDED_ROOTS, unfamiliar
 from spikeless.nn.embedding import TokenEmbedding
 from spikeless.nn.norm import LayerNorm, RMSNorm
 from spikeless.weights import TensorInfo, Weights
@@ -15,8 +16,6 @@ from spikeless.weights.header import DTYPES
 
 __all__ = ["Entry", "hugging_face_entry", "our_entry"]
 
-MULTIPLIERS = ("embedding_multiplier", "scale_emb", "embedding_multiplier_scale", "mup_embeddings_scale")
-"""Factors on the table: of Granite and Falcon-H1, MiniCPM, Grok, and models in µP."""
 REAL = ("F64", "F32", "BF16", "F16")
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
@@ -55,55 +54,65 @@ def our_entry(embedding: object, weights: Weights) -> Entry:
     )
 
 
-def hugging_face_entry(embedding: TensorInfo, config: Mapping[str, Any], weights: Weights) -> Entry:
-    """That of a Hugging Face model: from what lies beside its table, and from its configuration.
-
-    Gemma multiplies by sqrt(D), rounded to the type it computes in; `scale_embedding` (BART, XGLM) by sqrt(D);
-    `MULTIPLIERS` are factors. BLOOM has a LayerNorm; OPT
-    with a narrow table has a projection, `project_in`.
-    """
-    place = embedding.name.removesuffix(".weight").rpartition(".")[0]
+def hugging_face_entry(table: TensorInfo, config: Mapping[str, Any], wrapper: str | None, weights: Weights) -> Entry:
+    """That of a Hugging Face model, if its family, its configuration and what lies beside its table are known."""
+    strange = unfamiliar(table, config, wrapper, weights)
+    if strange is not None:
+        return _unknown(strange)
+    kind, width = str(config["model_type"]), table.shape[1]
+    place = table.name.removesuffix(".weight").rpartition(".")[0]
     beside = f"{place}." if place else ""
-    width = embedding.shape[1]
-    multiplier, word = _multiplier(embedding, config)
-    if f"{beside}word_embeddings_layernorm.weight" in weights.tensors:
-        eps = _number(config, "layer_norm_epsilon")
-        name = f"{beside}word_embeddings_layernorm"
-        if not _fits(weights, f"{name}.weight", (width,)) or not _fits(weights, f"{name}.bias", (width,)):
-            return Entry(description="unknown: a norm of another width", known=False)
-        function = _norm(weights, name, 1e-5 if eps is None else eps, centred=True)
-        return Entry(description="LayerNorm", function=function)
-    if f"{beside}project_in.weight" in weights.tensors:
-        shape = weights.tensors[f"{beside}project_in.weight"].shape
-        if len(shape) != 2 or not _fits(weights, f"{beside}project_in.weight", (shape[0], width)):
-            return Entry(description="unknown: a projection of another width", known=False)
-        table = weights.read(f"{beside}project_in.weight")
-        function = lambda rows: functional.linear(rows, table.to(rows.dtype))  # noqa: E731
-        return Entry(description=f"projection to {table.shape[0]}", function=function)
-    if any(f"{beside}{norm}.weight" in weights.tensors for norm in ("LayerNorm", "norm_emb")):
-        return Entry(description="unknown: a norm after the positions", known=False)
-    if not config:
-        return Entry(description="unknown: no config.json", known=False)
-    return Entry(description=word, multiplier=multiplier)
+    if kind in NORMED:
+        return _normed(f"{beside}word_embeddings_layernorm", width, config, weights)
+    if kind in PROJECTED:
+        return _projected(f"{beside}project_in.weight", width, config, weights)
+    if kind in ROUNDED_ROOTS:
+        return _times(float(torch.tensor(width**0.5, dtype=_computed_in(kind, table, config))))
+    if kind in ROOTS:
+        field, default = ROOTS[kind]
+        stated = config.get(field, default)
+        return _times(width**0.5 if stated else 1.0) if isinstance(stated, bool) else _unknown(f"{field} = {stated!r}")
+    if kind in FACTORS:
+        field, default = FACTORS[kind]
+        value = default if config.get(field) is None else _number(config, field)
+        return _unknown(field) if value is None else _times(value)
+    return Entry()
 
 
-def _multiplier(embedding: TensorInfo, config: Mapping[str, Any]) -> tuple[float, str]:
-    width = embedding.shape[1]
-    kind = str(config.get("model_type", ""))
-    if "gemma" in kind:
-        computed = TYPES.get(str(config.get("dtype", config.get("torch_dtype"))).removeprefix("torch."))
-        stored = DTYPES[embedding.dtype][1]
-        dtype = computed or (stored if stored in TYPES.values() else torch.bfloat16)
-        dtype = torch.bfloat16 if kind == "recurrent_gemma" else dtype
-        value = float(torch.tensor(width**0.5, dtype=dtype))
-        return value, f"× {value:.4g}"
-    if config.get("scale_embedding") is True:
-        return width**0.5, f"× {width**0.5:.4g}"
-    for key in MULTIPLIERS:
-        value = _number(config, key)
-        if value is not None and value != 1:
-            return value, f"× {value:.4g}"
-    return 1.0, "none"
+def _unknown(why: str) -> Entry:
+    return Entry(description=f"unknown: {why[:80]}", known=False)
+
+
+def _times(value: float) -> Entry:
+    return Entry() if value == 1 else Entry(description=f"× {value:.4g}", multiplier=value)
+
+
+def _normed(name: str, width: int, config: Mapping[str, Any], weights: Weights) -> Entry:
+    eps = _number(config, "layer_norm_epsilon")
+    if not all(_fits(weights, f"{name}.{part}", (width,)) for part in ("weight", "bias")):
+        return _unknown("a norm of another width")
+    function = _norm(weights, name, 1e-5 if eps is None else eps, centred=True)
+    return Entry(description="LayerNorm", function=function)
+
+
+def _projected(name: str, width: int, config: Mapping[str, Any], weights: Weights) -> Entry:
+    if name not in weights.tensors:
+        narrow = config.get("word_embed_proj_dim") not in (None, config.get("hidden_size"))
+        return _unknown("no project_in") if narrow else Entry()
+    shape = weights.tensors[name].shape
+    if len(shape) != 2 or not _fits(weights, name, (shape[0], width)):
+        return _unknown("a projection of another width")
+    matrix = weights.read(name)
+    function = lambda rows: functional.linear(rows, matrix.to(rows.dtype))  # noqa: E731
+    return Entry(description=f"projection to {shape[0]}", function=function)
+
+
+def _computed_in(kind: str, table: TensorInfo, config: Mapping[str, Any]) -> torch.dtype:
+    if kind == "recurrent_gemma":
+        return torch.bfloat16
+    stated = str(config.get("dtype", config.get("torch_dtype"))).removeprefix("torch.")
+    stored = DTYPES[table.dtype][1]
+    return TYPES.get(stated) or (stored if stored is not None and stored in TYPES.values() else torch.bfloat16)
 
 
 def _number(config: Mapping[str, Any], key: str) -> float | None:
@@ -115,9 +124,9 @@ def _number(config: Mapping[str, Any], key: str) -> float | None:
 
 
 def _fits(weights: Weights, name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor has this shape and is of real numbers, or is not there."""
+    """Whether a tensor is there, has this shape and is of real numbers."""
     info = weights.tensors.get(name)
-    return info is None or (tuple(info.shape) == shape and info.dtype in REAL)
+    return info is not None and tuple(info.shape) == shape and info.dtype in REAL
 
 
 def _norm(weights: Weights, name: str, eps: float, *, centred: bool) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,7 @@ import torch
 from spikeless.errors import UserError, nearest
 from spikeless.weights import TensorInfo, Weights
 
-__all__ = ["count_parameters", "find_embedding", "is_tied", "text_config"]
+__all__ = ["ELSEWHERE", "SCALES", "count_parameters", "find_embedding", "is_head", "is_tied", "text_config"]
 
 TABLES = (  # the last part of the name, without ".weight", in the families that we know of
     "wte",  # GPT-2, MPT, Qwen 1
@@ -28,20 +28,26 @@ HEADS = (".lm_head", ".embed_out", ".output_layer", ".output", ".head", ".lm_hea
 ELSEWHERE = re.compile(r"(^|[._])(vision|visual|image|audio|speech|vit|encoder|projector)([._]|$)|\.\d+\.|^\d+\.")
 BUFFERS = re.compile(r"(\.attn\.bias|\.attention\.bias|masked_bias|inv_freq|_scale(_inv)?)$")
 WITH_HEAD = re.compile(r"LMHead|ForCausalLM|ForConditionalGeneration")
+SCALES = ("weight_scale", "weight_scale_inv", "scale", "scale_inv")
+"""What may stand beside a quantised tensor; all of them multiply."""
 COMPARED_BYTES = 1 << 16
 LISTED = 8
 
 
-def find_embedding(weights: Weights, config: Mapping[str, Any], name: str | None = None) -> TensorInfo:
+def find_embedding(
+    weights: Weights, config: Mapping[str, Any], name: str | None = None, *, tied: bool = False
+) -> TensorInfo:
     """The input embedding [V, D].
 
     It is the matrix whose name ends as embeddings do, outside of layers and of other modalities. Where several are
-    left, those with too few rows for the vocabulary of `config.json` are passed over.
+    left, those with too few rows for the vocabulary of `config.json` are passed over; where there is none, and head
+    and table are tied, it is the head.
 
     Args:
         weights: where to look.
         config: the text part of `config.json`; may be empty.
         name: the tensor's name, if the user gives it.
+        tied: whether the model ties its head to the table.
 
     Raises:
         UserError: none, or several that might be it; a given name that is not there or not a matrix of numbers.
@@ -52,6 +58,8 @@ def find_embedding(weights: Weights, config: Mapping[str, Any], name: str | None
             raise UserError(f"{weights.path} has no matrix {name!r}; {nearest(name, matrices, 'matrix')}")
         return matrices[name]
     found = [info for each, info in matrices.items() if _stem(each) in TABLES and not ELSEWHERE.search(each)]
+    if not found and tied:
+        found = [info for each, info in matrices.items() if is_head(each)]
     vocab = config.get("vocab_size")
     if len(found) > 1 and isinstance(vocab, int):
         found = [info for info in found if info.shape[0] >= vocab] or found
@@ -70,10 +78,10 @@ def is_tied(weights: Weights, embedding: TensorInfo, config: Mapping[str, Any]) 
     A head in the file decides: it is compared with the table byte by byte up to the first difference. Without one, a
     model that has a head must share the table, unless its configuration says otherwise.
     """
-    heads = [info for name, info in weights.tensors.items() if _is_head(name) and info.shape == embedding.shape]
+    heads = [info for name, info in weights.tensors.items() if is_head(name) and info.shape == embedding.shape]
     if heads:
         return _same_bytes(weights, embedding, heads[0])
-    if any(_is_head(name) and len(info.shape) == 2 for name, info in weights.tensors.items()):
+    if any(is_head(name) and len(info.shape) == 2 for name, info in weights.tensors.items()):
         return False
     architectures = config.get("architectures")
     has_head = (
@@ -93,10 +101,11 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def count_parameters(weights: Weights) -> int:
-    """Numbers in the floating-point tensors of the files, but for known buffers."""
+    """Numbers in the floating-point tensors of the files, each once, but for known buffers."""
+    stored = {(info.file, info.begin, info.end): (name, info) for name, info in weights.tensors.items()}
     return sum(
         info.elements
-        for name, info in weights.tensors.items()
+        for name, info in stored.values()
         if info.dtype.startswith(("F", "BF")) and not (BUFFERS.search(name) and _is_buffer(info))
     )
 
@@ -113,7 +122,8 @@ def _stem(name: str) -> str:
     return name.removesuffix(".weight").rpartition(".")[2] if name.endswith(".weight") else ""
 
 
-def _is_head(name: str) -> bool:
+def is_head(name: str) -> bool:
+    """Whether a tensor of this name is an output head."""
     stem = name.removesuffix(".weight")
     return stem != name and not ELSEWHERE.search(name) and f".{stem}".endswith(HEADS)
 
@@ -121,5 +131,7 @@ def _is_head(name: str) -> bool:
 def _same_bytes(weights: Weights, one: TensorInfo, other: TensorInfo) -> bool:
     if one.dtype != other.dtype:
         return False
+    if (one.file, one.begin) == (other.file, other.begin):
+        return True
     pairs = zip(weights.rows(one.name, COMPARED_BYTES), weights.rows(other.name, COMPARED_BYTES), strict=True)
     return all(torch.equal(left.view(torch.uint8), right.view(torch.uint8)) for left, right in pairs)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spikeless.errors import UserError
 from spikeless.evaluation.tev.entry import Entry
-from spikeless.evaluation.tev.layout import count_parameters, find_embedding
+from spikeless.evaluation.tev.layout import SCALES, count_parameters, find_embedding
 from spikeless.evaluation.tev.moments import row_statistics
 from spikeless.evaluation.tev.sources import Source
 from spikeless.stats import mean_and_std
@@ -18,7 +18,6 @@ from spikeless.weights import TensorInfo, Weights
 __all__ = ["EmbeddingVariability", "measure"]
 
 PART_BYTES = 1 << 26  # that one thread takes at a time
-SCALES = ("weight_scale", "weight_scale_inv", "scale", "scale_inv")  # all of them multiply
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +91,11 @@ def measure(source: Source, tensor: str | None = None) -> EmbeddingVariability:
         UserError: there is no embedding, or it cannot be read.
     """
     weights = source.weights
-    table = find_embedding(weights, source.config, tensor)
-    entry = source.entry(table)
+    table = find_embedding(weights, source.config, tensor, tied=source.ties())
+    entry, tied = source.entry(table), source.tied(table)
     scale, notes = _scale(weights, table)
+    if source.ties() and tied is False:
+        notes = (*notes, "config.json ties head and table, but the two are different")
     statistics = row_statistics(
         lambda first, last: weights.rows(table.name, first=first, last=last),
         table.shape[0],
@@ -121,7 +122,7 @@ def measure(source: Source, tensor: str | None = None) -> EmbeddingVariability:
         rows=table.shape[0],
         width=table.shape[1],
         parameters=count_parameters(weights),
-        tied=source.tied(table),
+        tied=tied,
         entry=entry.description,
         mean=mean,
         std=std,

@@ -9,6 +9,7 @@ from typing import Any
 from spikeless.config import from_dict
 from spikeless.errors import UserError
 from spikeless.evaluation.tev.entry import Entry, hugging_face_entry, our_entry
+from spikeless.evaluation.tev.families import TIED
 from spikeless.evaluation.tev.layout import is_tied, text_config
 from spikeless.files import read_json
 from spikeless.run import RunConfig
@@ -27,6 +28,7 @@ class Source:
         label: as the user named it.
         weights: its tensors.
         config: the text part of its `config.json`; empty if there is none.
+        wrapper: the `model_type` of the multimodal model around that part, if there is one.
         step: the training step, for a checkpoint of ours.
         run: the configuration that it was trained with, for a checkpoint of ours; what stands in for it says why not.
     """
@@ -34,6 +36,7 @@ class Source:
     label: str
     weights: Weights
     config: Mapping[str, Any] = field(default_factory=dict)
+    wrapper: str | None = None
     step: int | None = None
     run: RunConfig | UserError | None = None
 
@@ -43,11 +46,18 @@ class Source:
             return our_entry(self.run.model.embedding, self.weights)
         if self.run is not None:
             return Entry(description="unknown: a part from outside the package", known=False)
-        return hugging_face_entry(table, self.config, self.weights)
+        return hugging_face_entry(table, self.config, self.wrapper, self.weights)
 
     def tied(self, table: TensorInfo) -> bool | None:
         """Whether its head is that table; None if that cannot be told."""
         return self.run.model.tied if isinstance(self.run, RunConfig) else is_tied(self.weights, table, self.config)
+
+    def ties(self) -> bool:
+        """Whether its configuration, or its family where that does not say, ties the head to the table."""
+        if self.run is not None:
+            return False
+        stated = self.config.get("tie_word_embeddings")
+        return self.config.get("model_type") in TIED if stated is None else stated is True
 
     def vocabulary(self) -> int | None:
         """Ids of the tokenizer beside it, or those of its configuration."""
@@ -83,7 +93,10 @@ def find_sources(name: str) -> list[Source]:
         weights = open_hub(name)
     else:
         weights = open_weights(path)
-    return [Source(label=name, weights=weights, config=text_config(weights.json("config.json") or {}))]
+    config = weights.json("config.json") or {}
+    text = text_config(config)
+    wrapper = None if text == config else str(config.get("model_type"))
+    return [Source(label=name, weights=weights, config=text, wrapper=wrapper)]
 
 
 def _checkpoints_of(run_folder: Path, name: str) -> list[Source]:
