@@ -11,7 +11,16 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["Diagnostic", "Snapshot", "before_step", "is_before_step", "needs_previous", "with_previous"]
+__all__ = [
+    "Diagnostic",
+    "Snapshot",
+    "before_step",
+    "is_before_step",
+    "needs_moments",
+    "needs_previous",
+    "with_moments",
+    "with_previous",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +32,9 @@ class Snapshot:
         transform: what a row goes through on its way into the residual stream: a multiplier or a function.
         positions: vectors added to it [T, D], if any.
         parameters: all parameters by name.
-        moments: Adam's state of each parameter, by name: `exp_avg`, `exp_avg_sq`.
+        moments: Adam's state of each parameter, by name: `exp_avg`, `exp_avg_sq`; empty where the optimizer keeps none.
         step: steps that the moments have seen, a number since Adam's own may be on the device.
-        betas: Adam's decay rates.
+        betas: the decay rates of these moments.
         group_of: the group under which a parameter is reported, from its name.
         micro_batches: closures, each the loss of one of M equal parts of the step's batch.
         streams: the residual stream [B, T, D] of one micro-batch, before the first block and after each.
@@ -75,3 +84,14 @@ def with_previous(diagnostic: Diagnostic) -> Diagnostic:
 def needs_previous(diagnostic: Diagnostic) -> bool:
     """True if a diagnostic is to be given the parameters before the step."""
     return vars(diagnostic).get("with_previous", False)
+
+
+def with_moments(diagnostic: Diagnostic) -> Diagnostic:
+    """Mark a diagnostic that has no readings where the optimizer keeps no moments of Adam's; the loop says so once."""
+    vars(diagnostic)["with_moments"] = True
+    return diagnostic
+
+
+def needs_moments(diagnostic: Diagnostic) -> bool:
+    """True if a diagnostic has no readings without Adam's moments."""
+    return vars(diagnostic).get("with_moments", False)

@@ -5,18 +5,20 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-from spikeless.diagnostics import Snapshot
+from spikeless.diagnostics import Snapshot, with_moments
 
 __all__ = ["gradient_variance_free"]
 
 FIRST_STEP = 10  # before it the bias-corrected moments say nothing about a variance
 
 
+@with_moments
 def gradient_variance_free(snapshot: Snapshot) -> dict[str, Tensor]:
     """v_hat - m_hat^2 with Adam's bias corrections, averaged over the parameters of each group [gradient^2].
 
     It is the variance over steps of the gradient that Adam saw, after clipping, and can be negative, since
-    the two averages forget at different rates. Undefined before step 10: then there are no readings.
+    the two averages forget at different rates. Undefined before step 10, and for an optimizer that keeps no such
+    moments: then there are no readings.
 
     Reference: our definition; keys are gradient_variance/free/GROUP.
     """

@@ -1,6 +1,6 @@
 """Everything that a resume needs, as one thing that can be saved and restored."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from spikeless.diagnostics import Snapshot
 from spikeless.nn.transformer import Transformer
 from spikeless.roles import role_of
 from spikeless.training.checkpoints import Checkpoint
+from spikeless.training.optimizer_state import OptimizerState
 
 __all__ = ["TrainState"]
 
@@ -29,35 +30,41 @@ class TrainState:
         self.at_start: dict[str, float] = {}
         self.val_loss: float | None = None
         self._previous: dict[str, Tensor] = {}
+        self._optimizer_state = OptimizerState(optimizer, self.parameters)
 
     def checkpoint(self) -> Checkpoint:
-        """The state as it is now."""
-        names: dict[Tensor, str] = {parameter: name for name, parameter in self.parameters.items()}
-        training = {
-            f"optimizer/{names[parameter]}/{key}": value
-            for parameter, state in self.optimizer.state.items()
-            for key, value in state.items()
-            if isinstance(value, Tensor)
-        }
+        """A copy of the state as it is now.
+
+        Raises:
+            UserError: the optimizer keeps what cannot be saved.
+        """
+        kept, rest = self._optimizer_state.save()
+        training = {f"optimizer/{path}": tensor for path, tensor in kept.items()}
         training["rng/cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             training["rng/cuda"] = torch.cuda.get_rng_state(self.device)
-        state: dict[str, Any] = {"at_start": self.at_start, "val_loss": self.val_loss}
-        return Checkpoint(step=self.step, model=dict(self.model.state_dict()), training=training, state=state)
+        model = {
+            name: each.detach().to("cpu", copy=True).contiguous() for name, each in self.model.state_dict().items()
+        }
+        state: dict[str, Any] = {"at_start": dict(self.at_start), "val_loss": self.val_loss}
+        state |= {"optimizer": rest} if rest else {}
+        return Checkpoint(step=self.step, model=model, training=training, state=state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Become the state that was saved."""
+        """Become the state that was saved; the checkpoint stays as it is.
+
+        Raises:
+            UserError: its optimizer state is not of this optimizer.
+        """
         self.model.load_state_dict(checkpoint.model)
-        for full, tensor in checkpoint.training.items():
-            kind, _, rest = full.partition("/")
-            if kind == "rng":
-                self._restore_generator(rest, tensor)
-                continue
-            name, _, key = rest.rpartition("/")
-            parameter = self.parameters[name]
-            self.optimizer.state[parameter][key] = tensor.to(parameter.device)
-        self.step = checkpoint.step
-        self.at_start, self.val_loss = checkpoint.state["at_start"], checkpoint.state["val_loss"]
+        kept = {full.removeprefix("optimizer/"): each for full, each in checkpoint.training.items()}
+        for kind in ("cpu", "cuda"):
+            if (generator := kept.pop(f"rng/{kind}", None)) is not None:
+                self._restore_generator(kind, generator)
+        self._optimizer_state.load(kept, checkpoint.state.get("optimizer", {}))
+        self.optimizer.zero_grad()
+        self.step, self._previous = checkpoint.step, {}
+        self.at_start, self.val_loss = dict(checkpoint.state["at_start"]), checkpoint.state["val_loss"]
 
     def _restore_generator(self, where: str, tensor: Tensor) -> None:
         if where == "cpu":
@@ -78,20 +85,35 @@ class TrainState:
         """What the diagnostics may look at; `tokens` gives those [B, T] of one micro-batch."""
         embedding = self.model.embedding
         positions = self.model.positions.vectors(torch.arange(sequence_length, device=self.device))
-        group = self.optimizer.param_groups[0]
+        moments, betas = self._moments()
         return Snapshot(
             embedding=embedding.weight.detach(),
             transform=embedding.multiplier if embedding.rescales_only else embedding.transform,
             positions=None if positions is None else positions.detach(),
             parameters=self.parameters,
-            moments={name: self.optimizer.state[p] for name, p in self.parameters.items() if p in self.optimizer.state},
+            moments=moments,
             step=self.step,
-            betas=group["betas"],
+            betas=betas,
             group_of=lambda name: role_of(name).value,
             micro_batches=micro_batches,
             streams=partial(self._streams, tokens) if tokens else tuple,
             previous=self._previous,
             at_start=self.at_start,
+        )
+
+    def _moments(self) -> tuple[dict[str, Mapping[str, Tensor]], tuple[float, float]]:
+        """What is kept as Adam keeps it, and its decay rates: those of the first group that has any."""
+        found: dict[int, Mapping[str, Tensor]] = {}
+        betas: tuple[float, float] | None = None
+        for group in self.optimizer.param_groups:
+            match group.get("betas"):
+                case (float() as first, float() as second) if betas in (None, (first, second)):
+                    betas = first, second
+                    states = ((each, self.optimizer.state.get(each, {})) for each in group["params"])
+                    found |= {id(each): state for each, state in states if _is_adams(state, each)}
+        return {name: found[id(each)] for name, each in self.parameters.items() if id(each) in found}, betas or (
+            0.0,
+            0.0,
         )
 
     def keep_previous(self) -> None:
@@ -105,3 +127,8 @@ class TrainState:
     def _streams(self, tokens: Callable[[], Tensor]) -> Iterator[Tensor]:
         with torch.no_grad():
             yield from self.model.streams(tokens().to(self.device))
+
+
+def _is_adams(state: Mapping[str, Any], parameter: Tensor) -> bool:
+    kept = (state.get("exp_avg"), state.get("exp_avg_sq"))
+    return all(isinstance(each, Tensor) and each.shape == parameter.shape for each in kept)
