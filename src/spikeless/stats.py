@@ -26,7 +26,7 @@ def global_norm(tensors: Iterable[Tensor]) -> Tensor:
     dtype = functools.reduce(torch.promote_types, (each.dtype for each in tensors), torch.float32)
     if tensors[0].device.type == "cpu":
         norm = _norm(tensors, dtype)
-        if SMALLEST_SUM < norm < math.inf:
+        if SMALLEST_SUM < norm.numpy() < math.inf:
             return norm
     return _norm(tensors, torch.float64).to(dtype)
 

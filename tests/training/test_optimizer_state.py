@@ -10,6 +10,7 @@ import torch
 from spikeless.config import replace_at
 from spikeless.errors import UserError
 from spikeless.training.checkpoints import Checkpoints
+from spikeless.training.loop import train
 from spikeless.training.state import TrainState
 
 
@@ -172,7 +173,9 @@ def test_what_cannot_be_saved_is_named(state_of):
     state = state_of(Torchs(kind=torch.optim.SGD))
     parameter = state.parameters["embedding.weight"]
     state.optimizer.state[parameter]["hook"] = {"f": [print]}
-    with pytest.raises(UserError, match=r"state of SGD cannot be saved: embedding\.weight/hook/f/0 is a builtin_func"):
+    with pytest.raises(
+        UserError, match=r"state of SGD cannot be saved: embedding\.weight/hook/f/0 is of type builtin_func"
+    ):
         state.checkpoint()
 
 
@@ -193,3 +196,41 @@ def test_state_of_another_optimizer_is_refused(state_of):
     saved.state["optimizer"] = {"others": [["a", {"eval": "1"}]]}
     with pytest.raises(UserError, match="not one of Odd"):
         state_of(OddOptimizer()).restore(saved)
+
+
+def test_groups_keep_their_rates_in_proportion(state_of):
+    """Those with a rate of their own; a group with torch's default is one whose rate `build` left to the loop."""
+    with_default = Torchs(kind=lambda parameters, lr: torch.optim.SGD([{"params": parameters}]), lr=0.5)
+    own = Torchs(
+        kind=lambda parameters, lr: torch.optim.SGD(
+            [{"params": parameters[:1], "lr": lr / 8}, {"params": parameters[1:2]}, {"params": parameters[2:]}],
+            lr=torch.tensor(lr),
+        ),
+        lr=0.5,
+    )
+    for optim, expected in ((with_default, [0.25]), (own, [0.25 / 8, 0.25, 0.25])):
+        state = state_of(optim)
+        state.set_lr(0.25, optim.lr)
+        assert [float(group["lr"]) for group in state.optimizer.param_groups] == expected
+
+
+class Unsavable(torch.optim.SGD):
+    def step(self, closure=None):
+        self.state[self.param_groups[0]["params"][0]]["object"] = object()
+        return super().step(closure)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnsavableDescent:
+    lr: float = 0.1
+
+    def build(self, named_parameters):
+        return Unsavable([parameter for _, parameter in named_parameters], lr=self.lr)
+
+
+def test_state_that_cannot_be_saved_is_said_after_the_first_step(tmp_path, quick_run):
+    with pytest.raises(
+        UserError, match=r"state of Unsavable cannot be saved: embedding\.weight/object is of type object"
+    ):
+        train(replace_at(quick_run, {"optim": UnsavableDescent()}), tmp_path)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) <= 2

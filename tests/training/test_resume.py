@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,38 @@ def test_other_conditions_are_said(tmp_path, quick_run):
             train(replace_at(quick_run, {"steps": 5}), tmp_path, resume=True)
     finally:
         torch.set_num_threads(before)
+
+
+class Counting(torch.optim.Optimizer):
+    """Plain descent that divides by its own count of steps."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                count = self.state[parameter]["count"] = self.state[parameter].get("count", 0) + 1
+                parameter.sub_(parameter.grad, alpha=group["lr"] / count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountingDescent:
+    lr: float = 0.5
+
+    def build(self, named_parameters):
+        return Counting([parameter for _, parameter in named_parameters], {"lr": self.lr})
+
+
+def test_a_run_with_another_optimizer_is_trained_resumed_and_reported(tmp_path, quick_run):
+    """What needs Adam's moments is absent, and that is said once."""
+    run = replace_at(quick_run, {"optim": CountingDescent(), "steps": 6, "checkpoint.every": 0})
+    without = pytest.warns(SpikelessWarning, match="no readings of gradient_variance_free: Counting does not keep")
+    with without as said:
+        train(run, tmp_path / "whole")
+    assert len(said) == 1
+    with without:
+        train(run, tmp_path / "stopped", loggers=[At(3, lambda: signal.raise_signal(signal.SIGTERM))])
+    with without:
+        train(run, tmp_path / "stopped", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert not any(key.startswith("gradient_variance") for row in rows(tmp_path / "whole") for key in row)
+    assert "finished" in (tmp_path / "stopped" / "report.html").read_text()

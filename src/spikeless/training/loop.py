@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,8 +20,8 @@ from spikeless.data import (
     validation_batches,
     validation_bytes_per_token,
 )
-from spikeless.diagnostics import is_before_step, needs_previous
-from spikeless.errors import UnhealthyRun, UserError
+from spikeless.diagnostics import is_before_step, needs_moments, needs_previous
+from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
 from spikeless.files import locked, read_json
 from spikeless.loggers import Logger
 from spikeless.loggers.jsonl import JSONLines
@@ -147,8 +148,11 @@ class _Trainer:
         run = self.run
         if self.last_step < 0:
             self._read_start(journal)
-        for step in range(self.state.step + 1, run.steps + 1):
+        first = self.state.step + 1
+        for step in range(first, run.steps + 1):
             journal.write(self._step(step))
+            if step == first:
+                self._check_optimizer()
             stop = interrupt.signal_name  # read once: a signal may come between saving and leaving
             if stop or step == run.steps or _due(step, run.checkpoint.every):
                 self._save(journal)
@@ -162,6 +166,20 @@ class _Trainer:
         write_report([record], self.folder.path / "report.html", title=title)
         return record
 
+    def _check_optimizer(self) -> None:
+        """Say what shows once the optimizer has made a step: state that cannot be saved, readings that will be missing.
+
+        Warns:
+            SpikelessWarning: a diagnostic needs moments that this optimizer does not keep.
+        """
+        self.state.check_optimizer()
+        asked = zip(self.run.metrics.diagnostics, self.diagnostics, strict=True) if self.run.metrics.every else ()
+        without = [name for name, each in asked if needs_moments(each)]
+        if without and not self.state.snapshot(1).moments:
+            optimizer = type(self.state.optimizer).__name__
+            message = f"no readings of {', '.join(without)}: {optimizer} does not keep Adam's exp_avg and exp_avg_sq"
+            warnings.warn(message, SpikelessWarning, stacklevel=2)
+
     def _step(self, step: int) -> LateRow:
         """Do the 1-based `step`; its row of numbers, some not known yet."""
         run, state, optimizer = self.run, self.state, self.state.optimizer
@@ -169,8 +187,7 @@ class _Trainer:
         early = self._readings(step, before=True) if read else {}
         timer = StepTimer(state.device)
         lr = run.optim.lr * run.schedule.factor(step - 1, run.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+        state.set_lr(lr, run.optim.lr)
         loss = torch.zeros((), device=state.device)
         for part in self._parts(step, run.data.micro_batches):
             part_loss = self.objective(*part) / run.data.micro_batches

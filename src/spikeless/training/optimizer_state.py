@@ -41,13 +41,16 @@ class OptimizerState:
         self._optimizer, self._parameters = optimizer, parameters
         self._built = [{key: self._packed(value) for key, value in each.items()} for each in self._settings()]
 
-    def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def save(self, copy: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Copies of the tensors, by PARAMETER/KEY or another path, and the rest as JSON: empty if there is no more.
+
+        Args:
+            copy: without it the tensors are the optimizer's own, which tells whether it can be saved and costs nothing.
 
         Raises:
             UserError: the state holds what is neither a tensor nor plain data.
         """
-        pack, names = _Pack(self._parameters), {id(each): name for name, each in self._parameters.items()}
+        pack, names = _Pack(self._parameters, copy), {id(each): name for name, each in self._parameters.items()}
         own = {key: value for key, value in self._optimizer.state_dict().items() if key not in TORCHS}
         rest: dict[str, Any] = {"parameters": {}, "others": [], "more": {}, "settings": {}}
         try:
@@ -128,11 +131,11 @@ class OptimizerState:
 class _Pack:
     """Turns values into JSON, in which a tensor is the path of its copy; one that occurs twice is copied once."""
 
-    def __init__(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, torch.nn.Parameter], copy: bool = True) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._known: dict[int, dict[str, str]] = {id(each): {"parameter": name} for name, each in parameters.items()}
         self._kept: list[Tensor] = []  # an id is that of one object only while the object lives
-        self._home = _home(parameters)
+        self._home, self._copy = _home(parameters), copy
 
     def encode(self, value: Any, path: str) -> Any:
         """The JSON of a value.
@@ -148,7 +151,7 @@ class _Pack:
         if isinstance(value, float):
             return float(value) if math.isfinite(value) else {"float": str(float(value))}
         if CONTAINERS.get(kind.__name__) is not kind:
-            raise TypeError(f"{path} is a {kind.__name__}")
+            raise TypeError(f"{path} is of type {kind.__name__}")
         if isinstance(value, dict):
             return {kind.__name__: [[self.encode(k, path), self.encode(v, f"{path}/{k}")] for k, v in value.items()]}
         items = [self.encode(each, f"{path}/{index}") for index, each in enumerate(value)]
@@ -158,7 +161,7 @@ class _Pack:
         if id(tensor) not in self._known:
             while path in self.tensors:
                 path += "'"
-            self.tensors[path] = tensor.detach().to("cpu", copy=True).contiguous()
+            self.tensors[path] = tensor.detach().to("cpu", copy=True).contiguous() if self._copy else tensor
             self._kept.append(tensor)
             stays = {"device": "cpu"} if tensor.device.type == "cpu" != self._home.type else {}
             self._known[id(tensor)] = {"tensor": path, **stays}

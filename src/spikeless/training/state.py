@@ -31,6 +31,21 @@ class TrainState:
         self.val_loss: float | None = None
         self._previous: dict[str, Tensor] = {}
         self._optimizer_state = OptimizerState(optimizer, self.parameters)
+        self._built_lrs = [group.get("lr") for group in optimizer.param_groups]
+
+    def set_lr(self, lr: float, peak: float) -> None:
+        """Give the optimizer's groups a learning rate.
+
+        A group that was built with a rate of its own, neither `peak` nor the optimizer's default, keeps its ratio to
+        `peak`.
+        """
+        usual = (None, peak, self.optimizer.defaults.get("lr"))
+        for group, built in zip(self.optimizer.param_groups, self._built_lrs, strict=True):
+            own = lr if built in usual or not peak else lr * (built / peak)
+            if isinstance(group.get("lr"), Tensor):  # some optimizers refuse another object
+                group["lr"].fill_(own)
+            else:
+                group["lr"] = own
 
     def checkpoint(self) -> Checkpoint:
         """A copy of the state as it is now.
@@ -49,6 +64,14 @@ class TrainState:
         state: dict[str, Any] = {"at_start": dict(self.at_start), "val_loss": self.val_loss}
         state |= {"optimizer": rest} if rest else {}
         return Checkpoint(step=self.step, model=model, training=training, state=state)
+
+    def check_optimizer(self) -> None:
+        """Say at once, not at the first checkpoint, that the optimizer's state cannot be saved.
+
+        Raises:
+            UserError: naming it.
+        """
+        self._optimizer_state.save(copy=False)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Become the state that was saved; the checkpoint stays as it is.
@@ -107,7 +130,7 @@ class TrainState:
         betas: tuple[float, float] | None = None
         for group in self.optimizer.param_groups:
             match group.get("betas"):
-                case (float() as first, float() as second) if betas in (None, (first, second)):
+                case (int() | float() as first, int() | float() as second) if betas in (None, (first, second)):
                     betas = first, second
                     states = ((each, self.optimizer.state.get(each, {})) for each in group["params"])
                     found |= {id(each): state for each, state in states if _is_adams(state, each)}
