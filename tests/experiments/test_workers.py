@@ -12,12 +12,14 @@ import types
 from dataclasses import dataclass, replace
 
 import pytest
+import torch
 
 from spikeless.config import replace_at
 from spikeless.errors import UserError
-from spikeless.experiments.cell import outcome_at
+from spikeless.experiments.cell import MemoryMeter, outcome_at
 from spikeless.experiments.compare import compare
-from spikeless.experiments.grid import plan
+from spikeless.experiments.grid import DIAGNOSTICS, plan
+from spikeless.experiments.pace import warm_up
 from spikeless.experiments.workers import train_cells
 
 ARMS = "baseline; mlra; small_init"
@@ -182,3 +184,23 @@ def is_alive(pid):
         os.kill(pid, 0)
         return True
     return False
+
+
+# --- warm before it is measured ---
+
+
+def test_a_process_has_done_a_step_of_each_arm_and_shape_before_it_measures_one(small_run, tmp_path, monkeypatch):
+    order = []
+    monkeypatch.setattr("spikeless.experiments.cell.warm_up", lambda run: order.append(("warm", run.techniques)))
+    reset = MemoryMeter.reset
+    monkeypatch.setattr(MemoryMeter, "reset", lambda meter: (order.append("measure"), reset(meter))[1])
+    compare(replace_at(small_run, {"steps": 1}), "baseline; mlra", tmp_path, lrs=[1e-3, 1e-2], jobs=1)
+    warm, cold = ("warm", ()), ("warm", ("mlra",))
+    assert order == [warm, "measure", cold, "measure", "measure", "measure"]
+
+
+def test_a_warm_up_leaves_no_trace(small_run):
+    run = replace_at(small_run, {"model.vocab_size": 257, "metrics.diagnostics": DIAGNOSTICS})
+    state = torch.get_rng_state()
+    warm_up(run)
+    assert torch.equal(torch.get_rng_state(), state)

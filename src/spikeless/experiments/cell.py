@@ -15,6 +15,7 @@ from spikeless.data import PreparedData, prepare
 from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
 from spikeless.experiments.analysis.outcome import Outcome, outcome_of
 from spikeless.experiments.grid import Cell
+from spikeless.experiments.pace import warm_up
 from spikeless.files import read_json, write_json
 from spikeless.loggers import Logger
 from spikeless.report import read_run
@@ -29,11 +30,18 @@ RESET_PEAK = Path("/proc/self/clear_refs")
 
 
 class MemoryMeter:
-    """Peak memory of this process above what it held at `reset` [bytes]; where Linux counts it."""
+    """Peak memory of this process above what it held at `reset` [bytes], warm; where Linux counts it."""
 
     def __init__(self) -> None:
+        self._warm: set[tuple[str, tuple[int, int]]] = set()
         gc.freeze()  # what is here now stays: looking through it for garbage before every run takes longer than a step
         self._before: int | None = None
+
+    def warm_up(self, cell: Cell) -> None:
+        """Make sure that this process has done a step of the cell's arm and shape before."""
+        if (cell.arm, cell.shape) not in self._warm:
+            warm_up(cell.run)
+            self._warm.add((cell.arm, cell.shape))
 
     def reset(self) -> None:
         """Give back what earlier runs left, and begin a new peak."""
@@ -91,10 +99,11 @@ def train_cell(cell: Cell, meter: MemoryMeter, loggers: Sequence[Logger] = ()) -
     Raises:
         UserError: what would stop any other cell too, such as a full disk.
     """
-    started = time.perf_counter()
+    data = _prepared(cell.run.data.spec, cell.run.data.tokenizer, cell.run.data.validation_fraction)
+    meter.warm_up(cell)
     meter.reset()
+    started = time.perf_counter()
     with contextlib.suppress(UnhealthyRun):  # its status says so
-        data = _prepared(cell.run.data.spec, cell.run.data.tokenizer, cell.run.data.validation_fraction)
         train(cell.run, cell.folder, resume=True, loggers=loggers, report=False, data=data)
     seconds = _cost(cell.folder).get("seconds", 0.0) + time.perf_counter() - started
     write_json(cell.folder / COST, {"seconds": seconds, "peak_memory": meter.peak()})

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from spikeless.config import find
+from spikeless.diagnostics import Snapshot
 from spikeless.experiments.grid import Cell
 from spikeless.run import RunConfig
 from spikeless.training.build import build_model
@@ -16,7 +18,7 @@ from spikeless.training.objective import Objective, time_pass
 from spikeless.training.state import TrainState
 from spikeless.words import duration
 
-__all__ = ["Pace", "measure_pace", "reading_seconds"]
+__all__ = ["Pace", "measure_pace", "reading_seconds", "warm_up"]
 
 READING = 3.0
 """Diagnostics of a comparison take about so many forward and backward passes each time they are read."""
@@ -98,16 +100,8 @@ def reading_seconds(run: RunConfig) -> dict[str, float]:
     Args:
         run: with its vocabulary and precision resolved.
     """
-    device = resolve_device(run.device)
-    model = build_model(run, device)
-    objective = Objective(model, run.loss, device, run.precision)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(run.model.vocab_size or 1, (PARTS, 1, run.data.sequence_length), generator=generator)
-    parts = run.data.batch_size // PARTS
-    batches = [each.expand(max(1, parts), -1) for each in tokens]
-    closures = tuple(lambda each=each: objective(each, each) for each in batches)
-    state = TrainState(model, run.optim.build(model.named_parameters()), device)
-    snapshot = state.snapshot(run.data.sequence_length, closures, lambda: batches[0])
+    state, objective = _started(run)
+    snapshot = _snapshot(run, state, objective)
     found = {name: find("diagnostics", name) for name in run.metrics.diagnostics}
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -119,6 +113,47 @@ def reading_seconds(run: RunConfig) -> dict[str, float]:
         }
     finally:
         torch.set_num_threads(before)
+
+
+def warm_up(run: RunConfig) -> None:
+    """One step of the run on random tokens, diagnostics too, thrown away.
+
+    What a process imports, compiles and sets aside the first time is then no cost of the run that comes first.
+
+    Args:
+        run: with its vocabulary and precision resolved.
+    """
+    state, objective = _started(run)
+    size = (run.data.batch_size // run.data.micro_batches, run.data.sequence_length)
+    tokens = _random_tokens(run, size)
+    for _ in range(run.data.micro_batches):
+        objective(tokens, tokens).backward()
+    state.keep_previous()
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    snapshot = _snapshot(run, state, objective)
+    for name in run.metrics.diagnostics:
+        find("diagnostics", name)(snapshot)
+
+
+def _started(run: RunConfig) -> tuple[TrainState, Objective]:
+    """A run's model and optimizer before the first step, and its loss."""
+    device = resolve_device(run.device)
+    model = build_model(run, device)
+    state = TrainState(model, run.optim.build(model.named_parameters()), device)
+    return state, Objective(model, run.loss, device, run.precision)
+
+
+def _snapshot(run: RunConfig, state: TrainState, objective: Objective) -> Snapshot:
+    """What diagnostics look at, on random tokens."""
+    parts = max(1, run.data.batch_size // PARTS)
+    batches = [each.expand(parts, -1) for each in _random_tokens(run, (PARTS, 1, run.data.sequence_length))]
+    closures = tuple(lambda each=each: objective(each, each) for each in batches)
+    return state.snapshot(run.data.sequence_length, closures, lambda: batches[0])
+
+
+def _random_tokens(run: RunConfig, size: tuple[int, ...]) -> Tensor:
+    return torch.randint(run.model.vocab_size or 1, size, generator=torch.Generator().manual_seed(0))
 
 
 def _least_seconds(work: Callable[[], object]) -> float | None:
@@ -137,12 +172,8 @@ def _pass_seconds(run: RunConfig, threads: int) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        device = resolve_device(run.device)
-        model = build_model(run, device)
-        objective = Objective(model, run.loss, device, run.precision)
-        generator = torch.Generator().manual_seed(0)
-        size = (run.data.batch_size // run.data.micro_batches, run.data.sequence_length)
-        tokens = torch.randint(run.model.vocab_size or 1, size, generator=generator)
-        return run.data.micro_batches * time_pass(objective, model, (tokens, tokens))
+        state, objective = _started(run)
+        tokens = _random_tokens(run, (run.data.batch_size // run.data.micro_batches, run.data.sequence_length))
+        return run.data.micro_batches * time_pass(objective, state.model, (tokens, tokens))
     finally:
         torch.set_num_threads(before)

@@ -1,6 +1,7 @@
 """Rows, warnings and remarks of grids whose answers are known by hand."""
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -8,11 +9,13 @@ import re
 import pytest
 
 from spikeless.experiments.analysis.comparison import read_comparison
+from spikeless.experiments.analysis.costs import Ratio
 from spikeless.experiments.analysis.definitions import definitions
 from spikeless.experiments.analysis.derived import derived_json
 from spikeless.experiments.analysis.learning_rates import DEFINITIONS
 from spikeless.experiments.analysis.remarks import not_helping, warnings
 from spikeless.experiments.analysis.summary import arm_rows, baseline_of, lr_rows
+from spikeless.experiments.presentation import wording
 
 INF = math.inf
 
@@ -59,13 +62,50 @@ def test_readings_of_an_arm_by_hand(comparisons):
     assert row.tev["tev/mean"] == pytest.approx(0.1 + 0.1 * 40) and row.tev["tev/effective_mean"] == 40.2
     assert row.hidden_growth == pytest.approx(21)
     assert (row.parameters, row.flops_per_token, row.tokens_per_second, row.peak_memory) == (1000, 6000, 101, 1e6)
-    assert (row.speeds, row.speed_ratio, row.memory_ratio) == ((100, 102), 1, 1)
+    assert row.speeds == (100, 102)
     assert row_of(comparisons["whole"](), "baseline").grad_norm.largest == INF
 
 
 def test_ratios_are_to_the_baseline(comparisons):
     slow = row_of(change(comparisons["whole"](), "mlra", tokens_per_second=50.5, peak_memory=3_000_000), "mlra")
-    assert (slow.speed_ratio, slow.memory_ratio) == (0.5, 3)
+    speeds = (50.5 / 102, 50.5 / 101, 50.5 / 100)  # 1.0 has failed runs of the baseline, which are no pairs
+    assert slow.speed_ratio == Ratio(median=speeds[1], low=speeds[0], high=speeds[2], n=6)
+    assert slow.memory_ratio == Ratio(median=3, low=3, high=3, n=6)
+    base = row_of(comparisons["whole"](), "baseline")
+    assert (base.speed_ratio, base.memory_ratio) == (None, None)
+
+
+def test_equal_arms_cost_the_same_whatever_else_the_machine_does(make_comparison):
+    """A machine that is now fast, now slow: runs side by side are equal, and no other pair says anything."""
+    grid = make_comparison({arm: dict.fromkeys((0.1, 0.2, 0.3), (4.0, 4.1)) for arm in ("baseline", "mlra")})
+    speed = {(lr, seed): 1000.0 / (1 + place) for place, (lr, seed) in enumerate(itertools.product(grid.lrs, (0, 1)))}
+    outcomes = [
+        dataclasses.replace(run, tokens_per_second=speed[run.lr, run.seed] * (1.01 if run.arm == "mlra" else 1.0))
+        for run in grid.outcomes
+    ]
+    row = row_of(dataclasses.replace(grid, outcomes=tuple(outcomes)), "mlra")
+    assert row.speed_ratio.n == 6 and row.speed_ratio.known
+    assert (row.speed_ratio.low, row.speed_ratio.median, row.speed_ratio.high) == pytest.approx((1.01,) * 3)
+    assert not [each for each in not_helping(dataclasses.replace(grid, outcomes=tuple(outcomes))) if "%" in each]
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(1, False), (2, False), (3, True)])
+def test_no_cost_is_claimed_from_fewer_than_three_runs(seeds, told, make_comparison):
+    grid = make_comparison({arm: {0.1: (4.0, 4.1, 4.2)[:seeds]} for arm in ("baseline", "mlra")})
+    slow = change(grid, "mlra", tokens_per_second=10.0, peak_memory=9_000_000)
+    assert row_of(slow, "mlra").speed_ratio.known is told
+    assert bool([each for each in not_helping(slow) if "%" in each]) is told
+    expected = ("0.10×", "0.10 to 0.10, 3 pairs") if told else (f"{seeds} run{'s' * (seeds > 1)}", "")
+    assert wording.ratio(row_of(slow, "mlra").speed_ratio) == expected
+
+
+def test_a_cost_is_claimed_only_if_every_pair_shows_it(make_comparison):
+    grid = make_comparison({arm: {0.1: (4.0, 4.1, 4.2)} for arm in ("baseline", "mlra")})
+    noisy = [
+        dataclasses.replace(run, tokens_per_second=(50.0, 60.0, 103.0)[run.seed]) if run.arm == "mlra" else run
+        for run in grid.outcomes
+    ]
+    assert not [each for each in not_helping(dataclasses.replace(grid, outcomes=tuple(noisy))) if "%" in each]
 
 
 def test_differences_at_the_own_and_at_the_baselines_best_rate(make_comparison):
@@ -228,8 +268,8 @@ def test_costs_are_told_beyond_five_per_cent(comparisons):
 
     assert costs(101 * 0.96, 1_040_000) == []
     assert costs(101 * 0.93, 1_060_000) == [
-        "mlra: 7 % fewer tokens/s than the baseline",
-        "mlra: 6 % more peak memory than the baseline",
+        "mlra: 7 % fewer tokens/s than the baseline (0.92× to 0.94×, 6 pairs of runs)",
+        "mlra: 6 % more peak memory than the baseline (1.06× to 1.06×, 6 pairs of runs)",
     ]
 
 

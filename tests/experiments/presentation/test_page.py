@@ -117,7 +117,7 @@ def test_the_page_in_words(comparisons, page):
         "3.4500 to 3.5500 baseline failed p 0.25",
         "3.6000 3.5000 to 3.7000 failed 3 of 3 failed ■ mlra",
         "mlra 9, score 0.25 all runs: 27, score 0.25",
-        "mlra 1,000 6k 101 100 to 102 1.00× 1 MB 1.00×",
+        "mlra 1,000 6k 101 100 to 102 1.00× 1.00 to 1.00, 6 pairs 1 MB 1.00× 1.00 to 1.00, 6 pairs",
         "model.attention.projection: Dense -> MLRA",
         "Nothing: the recipe deep_nano with the settings of all arms.",
         "Where it did not help mlra loss not lower than the baseline's at learning rate 0.01 (+0.100 nats)",

@@ -1,6 +1,7 @@
 """What the numbers of a comparison mean, a sentence each, with the parameters of this one."""
 
 from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.costs import LEAST_PAIRS
 from spikeless.experiments.analysis.learning_rates import DEFINITIONS
 from spikeless.experiments.analysis.outcome import SPIKE_WIDTH
 from spikeless.experiments.analysis.statistics import ENUMERATED, FLIPS, LEVEL
@@ -74,8 +75,14 @@ def definitions(comparison: Comparison) -> dict[str, str]:
         ),
         "tokens/s": f"the median over steps without a run's first tenth{_shared(about.jobs)}",
         "peak memory": (
-            "the largest resident memory of the training process during the run, above what it held before its first "
-            "one [bytes]; that of a GPU is not in it"
+            "the largest resident memory of the training process during the run, above what it held before it [bytes]; "
+            "the process has done a step of this arm and shape by then, so no run pays for what is set aside once; "
+            "that of a GPU is not in it"
+        ),
+        "ratio of a cost": (
+            "over the baseline's, pair by pair: finished runs of the same learning rate and seed, which workers take "
+            "in turn; shown are the median over pairs, and the smallest to the largest; fewer than "
+            f"{LEAST_PAIRS} pairs give no ratio"
         ),
     }
     if any(run.scores for run in comparison.outcomes):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.costs import Ratio
 from spikeless.experiments.analysis.learning_rates import ArmStudy, by_arm, edge_warning, study_arms
 from spikeless.experiments.analysis.statistics import PairedTest, least_p
 from spikeless.experiments.analysis.summary import ArmRow, LrRow, arm_rows, baseline_of, lr_rows
@@ -183,12 +184,15 @@ def _p(test: PairedTest) -> str:
 
 
 def _costs(row: ArmRow) -> list[str]:
-    """Tokens/s and memory, where they are worse by more than `COSTLY`."""
+    """Tokens/s and memory, where they are worse by more than `COSTLY`, and worse in every pair of runs."""
     found = []
-    if row.speed_ratio is not None and row.speed_ratio < 1 - COSTLY:
-        low, high = row.speeds or (1.0, 1.0)
-        but = ", but runs of one and the same arm differ more" if low < row.speed_ratio * high else ""
-        found.append(f"{100 * (1 - row.speed_ratio):.0f} % fewer tokens/s than the {row.baseline}{but}")
-    if row.memory_ratio is not None and row.memory_ratio > 1 + COSTLY:
-        found.append(f"{100 * (row.memory_ratio - 1):.0f} % more peak memory than the {row.baseline}")
+    speed, memory = row.speed_ratio, row.memory_ratio
+    if speed and speed.known and speed.median < 1 - COSTLY and speed.high < 1:
+        found.append(f"{100 * (1 - speed.median):.0f} % fewer tokens/s than the {row.baseline} ({_spread(speed)})")
+    if memory and memory.known and memory.median > 1 + COSTLY and memory.low > 1:
+        found.append(f"{100 * (memory.median - 1):.0f} % more peak memory than the {row.baseline} ({_spread(memory)})")
     return found
+
+
+def _spread(ratio: Ratio) -> str:
+    return f"{ratio.low:.2f}× to {ratio.high:.2f}×, {ratio.n} pairs of runs"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.costs import Ratio, cost_ratio
 from spikeless.experiments.analysis.learning_rates import ArmStudy, by_arm, study_arms
 from spikeless.experiments.analysis.outcome import Outcome
 from spikeless.experiments.analysis.statistics import Interval, PairedTest, mean_interval, paired_test
@@ -82,9 +83,9 @@ class ArmRow:
         flops_per_token: forward and backward [FLOP/token].
         tokens_per_second: median over runs [tokens/s].
         speeds: the smallest and the largest of them [tokens/s].
-        speed_ratio: over the baseline's.
+        speed_ratio: over the baseline's; None for the baseline itself, or without a pair.
         peak_memory: median over runs [bytes].
-        memory_ratio: over the baseline's.
+        memory_ratio: likewise.
         spikes: of "loss" and "grad_norm".
         diverged: runs that ended with a loss that is not finite.
         first_diverged: the earliest step at which one did [optimizer step].
@@ -121,9 +122,9 @@ class ArmRow:
     flops_per_token: float | None = None
     tokens_per_second: float | None = None
     speeds: tuple[float, float] | None = None
-    speed_ratio: float | None = None
+    speed_ratio: Ratio | None = None
     peak_memory: float | None = None
-    memory_ratio: float | None = None
+    memory_ratio: Ratio | None = None
     spikes: Mapping[str, Spikes] = field(default_factory=dict)
     diverged: int = 0
     first_diverged: int | None = None
@@ -257,9 +258,9 @@ def _arm_row(
         flops_per_token=median(run.flops_per_token for run in runs),
         tokens_per_second=speed,
         speeds=(min(speeds), max(speeds)) if speeds else None,
-        speed_ratio=_ratio(speed, _cost(others, "tokens_per_second")),
+        speed_ratio=cost_ratio(runs, others, "tokens_per_second"),
         peak_memory=memory,
-        memory_ratio=_ratio(memory, _cost(others, "peak_memory")),
+        memory_ratio=cost_ratio(runs, others, "peak_memory"),
         spikes={key: each for key in ("loss", "grad_norm") if (each := _spikes(runs, at_best, key)) is not None},
         diverged=len(diverged),
         first_diverged=min(diverged, default=None),
@@ -315,10 +316,6 @@ def _exponential(interval: Interval) -> Interval:
 
 def _cost(runs: Sequence[Outcome], name: str) -> float | None:
     return median(getattr(run, name) for run in runs)
-
-
-def _ratio(ours: float | None, theirs: float | None) -> float | None:
-    return ours / theirs if ours is not None and theirs else None
 
 
 def _spikes(runs: Sequence[Outcome], at_best: Sequence[Outcome], key: str) -> Spikes | None:

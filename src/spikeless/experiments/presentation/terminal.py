@@ -65,7 +65,7 @@ def _table(rows: Sequence[ArmRow], baseline: str) -> Table:
             wording.headroom(row),
             EMPTY if row.sensitivity is None else f"{row.sensitivity:.2f}",
             str(row.spikes["loss"].count) if "loss" in row.spikes else EMPTY,
-            wording.ratio(row.speed_ratio),
+            wording.ratio(row.speed_ratio)[0],
         ]
         table.add_row(name, *map(escape, texts))
     return table

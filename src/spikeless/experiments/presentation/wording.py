@@ -3,6 +3,7 @@
 import math
 
 from spikeless.experiments.analysis.comparison import Comparison
+from spikeless.experiments.analysis.costs import Ratio
 from spikeless.experiments.analysis.statistics import Interval, PairedTest
 from spikeless.experiments.analysis.summary import ArmRow
 from spikeless.words import EMPTY, counted, number, size
@@ -110,9 +111,13 @@ def headroom(row: ArmRow) -> str:
     return "unknown" if sign is None else f"{sign}{number(row.headroom)}×"
 
 
-def ratio(value: float | None) -> str:
-    """Ours over the baseline's."""
-    return EMPTY if value is None else f"{value:.2f}×"
+def ratio(value: Ratio | None) -> tuple[str, str]:
+    """Ours over the baseline's, and its spread; from few runs, how few."""
+    if value is None:
+        return EMPTY, ""
+    if not value.known:
+        return counted(value.n, "run"), ""
+    return f"{value.median:.2f}×", f"{value.low:.2f} to {value.high:.2f}, {value.n} pairs"
 
 
 def memory(value: float | None) -> str:
