@@ -18,6 +18,7 @@ MISTAKES = [
     ("list recipe", "did you mean 'recipes'"),
     ("train gpt2_nano --with nowhere.lab:Foo $TINY", "cannot be imported"),
     ("train gpt2_nano $SMALL --data tetx:notes/*.txt", "did you mean 'text:notes/*.txt'"),
+    ("train gpt2_nano $SMALL --data tetx:v:", "did you mean 'text:v:'"),  # no emoji of what a user wrote
     ("train gpt2_nano $TINY --data a.txt b.txt", "values with spaces into quotation"),
     ("train gpt2_nano $TINY --tokenizer byte", "did you mean 'bytes'"),
     ("train gpt2_nano $TINY --set \"metrics.diagnostics=['tve']\"", "did you mean 'tev'"),

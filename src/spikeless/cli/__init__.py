@@ -70,4 +70,4 @@ def _stop(number: int, _: object) -> None:
 def _say(text: str, style: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True, soft_wrap=True, highlight=False).print(text, style=style, markup=False)
+    Console(stderr=True, soft_wrap=True, highlight=False, emoji=False).print(text, style=style, markup=False)

@@ -89,7 +89,7 @@ def audit(
     if baseline is not None:
         read_audit(baseline)  # so that a wrong file is told at once
     planned, planned_lr = (None, None) if optimizer is None else _optimizer(optimizer)
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     options: dict[str, Any] = {
         "data": data,
         "sequences": batch,
@@ -147,7 +147,7 @@ def _parts(given: list[str] | tuple[()]) -> dict[str, str]:
 
 @contextmanager
 def _progress() -> Iterator[Watch]:
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("reading", total=None)

@@ -69,7 +69,7 @@ def compare(
     precision: PrecisionOption = None,
 ) -> None:
     """Does a technique help, and at which learning rate? Run again to resume."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     run = described_run(recipe, None, None, data, tokenizer, device, precision)
     given = {"data": data, "tokenizer": tokenizer, "device": device, "precision": precision, "steps": steps}
     for option in (name for name, value in given.items() if value is not None):

@@ -43,7 +43,7 @@ def prepare(
         os.environ["RAYON_NUM_THREADS"] = str(workers)  # read when `tokenizers` first encodes a batch
     wanted = tokenizer or DataConfig().tokenizer
     manifests = prepare_folder(spec, wanted, out, validation_fraction=validation_fraction)
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     table = Table(title=Text(f"tokenizer {wanted}"))
     table.add_column("source", overflow="fold")
     for title in ("part", "documents", "tokens", "bytes"):
@@ -78,7 +78,7 @@ def inspect(
     found = [inspect_shards(each, verify=verify, top=top, samples=samples) for each in prepared_folders(folder)]
     if not write_or_print(json_file, [to_dict(each) for each in found]):
         for each in found:
-            _show(each, Console(highlight=False), verify)
+            _show(each, Console(highlight=False, emoji=False), verify)
 
 
 def _show(found: Inspection, console: Console, verified: bool) -> None:

@@ -101,7 +101,7 @@ def evaluate(
         tables.append((_lambada_table(words, f"{path} on {lambada}"), _LAMBADA_IS))
     if write_or_print(json_file, portable(numbers)):
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     for table, definition in tables:
         console.print(table)
         console.print(definition, style="dim")

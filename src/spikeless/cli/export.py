@@ -26,7 +26,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a checkpoint as a Hugging Face folder, verified before it appears."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
     names = [call.name for each in techniques or () for call in parse_calls(each)]
     trusted = {name.partition(":")[0] for name in names if ":" in name}
     found = spikeless.training.export.export(path, out, dtype=dtype, max_shard_size=max_shard_size, trusted=trusted)

@@ -32,7 +32,7 @@ ROOMS = {
 
 def list_parts(what: Annotated[str, typer.Argument(help=", ".join(ROOMS))]) -> None:
     """List recipes, stabilizers, or any other kind of part."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if what not in ROOMS:
         raise UserError(f"there is no list of {what!r}; {nearest(what, ROOMS, 'list')}")
     if what == "stabilizers":

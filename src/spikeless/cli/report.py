@@ -25,7 +25,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained report.html about runs or a comparison."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     numbers = _comparison_in(folders)
     if numbers is not None:
         comparison = read_comparison(numbers)

@@ -13,4 +13,4 @@ __all__ = ["runs"]
 
 def runs(folder: Annotated[Path, typer.Argument(help="Where to look.")] = Path("runs")) -> None:
     """List the runs in a folder."""
-    Console(highlight=False).print(summary_table([read_run(path) for path in find_runs(folder)]))
+    Console(highlight=False, emoji=False).print(summary_table([read_run(path) for path in find_runs(folder)]))

@@ -20,7 +20,7 @@ def show(
     tokenizer: Tokenizer = None,
 ) -> None:
     """Print the resolved configuration and what differs from the plain recipe, without training."""
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, emoji=False, markup=False)
     run = described_run(recipe, techniques, assignments, data, tokenizer)
     console.print_json(json.dumps(to_dict(run)))
     changes = changes_from_recipe(run)

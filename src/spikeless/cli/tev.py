@@ -40,7 +40,7 @@ def tev(
     """Print the token embedding variability of checkpoints."""
     sources = [source for path in paths for source in _sources(path)]
     readings = [measure(source, tensor) for source in sources]
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if not write_or_print(json_file, [each.to_json() for each in readings]):
         console.print(_table(readings))
         for name, remark in remarks(readings):

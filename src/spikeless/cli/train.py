@@ -24,7 +24,7 @@ from spikeless.cli._options import (
 )
 from spikeless.cli._progress import LiveLine, live_progress
 from spikeless.config import replace_at
-from spikeless.data import parse_tokenizer
+from spikeless.data import check_data, parse_tokenizer
 from spikeless.report import summary_table
 from spikeless.run import RunConfig
 from spikeless.training.environment import resolve_device
@@ -58,7 +58,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what the run would cost.")] = False,
 ) -> None:
     """Train a recipe, with techniques, on real text."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     begun = out if resume else None
     run = described_run(
         recipe,
@@ -77,6 +77,7 @@ def train(
     if dry_run:
         console.print(_cost(run))
         return
+    check_data(run.data.spec)
     folder = output_folder(out, run.recipe, "-".join(run.techniques))
     tokens = run.data.batch_size * run.data.sequence_length
     if not console.is_terminal:  # before the data are read, which may take long

@@ -4,6 +4,7 @@ from spikeless.data.corpora import Corpus as Corpus
 from spikeless.data.corpora import parse_corpus as parse_corpus
 from spikeless.data.mixture import Mixture as Mixture
 from spikeless.data.prepare import PreparedData as PreparedData
+from spikeless.data.prepare import check_data as check_data
 from spikeless.data.prepare import prepare as prepare
 from spikeless.data.prepare import prepare_folder as prepare_folder
 from spikeless.data.prepare import prepared_tokenizer as prepared_tokenizer

@@ -24,6 +24,7 @@ __all__ = [
     "PartRead",
     "PreparedData",
     "SourceRead",
+    "check_data",
     "prepare",
     "prepare_folder",
     "prepared_folders",
@@ -193,6 +194,15 @@ def _told(sources: list[SourceRead]) -> tuple[SourceRead, ...]:
         if each.loss:
             warnings.warn(f"{each.data}: {each.loss}", SpikelessWarning, stacklevel=3)
     return tuple(sources)
+
+
+def check_data(data: str) -> None:
+    """Stop if a data spec cannot be read; no text is.
+
+    Raises:
+        UserError: it names no corpus, or folders that hold no shards.
+    """
+    _sources(data, VALIDATION_FRACTION)
 
 
 def prepared_tokenizer(data: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 ENCODING, ERRORS = "utf-8", "surrogateescape"
 """Bytes that are not UTF-8 become lone surrogates, and are counted where they are in a document."""
 EXACT_DIGITS = 18
+_SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) <= EXACT_DIGITS else float(digits))
 """A whole number of any length is read; one of more digits is no token id."""
 
@@ -97,7 +99,7 @@ class _Ahead:
     def next_character(self) -> str:
         """The first character that is no white space; it stays. Empty at the end."""
         while True:
-            self._at = len(self._text) - len(self._text[self._at :].lstrip(" \t\r\n"))
+            self._at = _SPACE.match(self._text, self._at).end()  # type: ignore
             if self._at < len(self._text) or not self._more(CHUNK_BYTES):
                 return self._text[self._at : self._at + 1]
 
