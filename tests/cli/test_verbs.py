@@ -55,6 +55,72 @@ def test_steps_rate_and_seed_have_options_of_their_own(monkeypatch, spikeless):
     assert [(run.steps, run.optim.lr, run.seed) for run in asked] == [(7, 0.02, 5)]
 
 
+@pytest.mark.parametrize("line", ["--resume --out run", "run --resume"])
+def test_the_folder_is_enough_to_resume(line, desk, spikeless):
+    begun = spikeless("train gpt2_nano --with 'mlra(rank=4)' $TINY --set schedule=constant --out run")
+    assert begun.code == 0
+    assert "run has finished its 3 steps; --steps trains it for longer" in spikeless(f"train {line}").out
+    before = json.loads((desk / "run" / "run.json").read_text())
+    assert spikeless(f"train {line} --with mlra --steps 5").code == 0
+    assert steps_logged(desk / "run") == [0, 1, 2, 3, 4, 5]
+    after = json.loads((desk / "run" / "run.json").read_text())
+    assert after.pop("history") == [{"step": 3, "changes": [{"path": "steps", "old": 3, "new": 5}]}]
+    before["config"]["steps"] = 5
+    assert after["config"] == before["config"]
+    refused = spikeless(f"train {line} --with scaled_embed --lr 0.5")
+    assert (refused.code, "optim.lr: 0.001 -> 0.5" in refused.err) == (2, True)
+    assert "model.embedding.multiplier: 1.0 -> 4.0" in refused.err
+
+
+def test_a_part_from_elsewhere_is_named_again_to_resume(desk, spikeless):
+    """What is stored imports nothing from outside the package."""
+    (desk / "cli_rates.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from pathlib import Path\n"
+        "Path('imported').touch()\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Flat:\n"
+        "    warmup_steps: int = 0\n"
+        "    level: float = 1.0\n"
+        "    def factor(self, step, steps):\n"
+        "        return self.level\n"
+    )
+    tiny = "$TINY --out flat".replace("--set schedule.warmup_steps=1", "")
+    part = "--set 'schedule=cli_rates:Flat(level=0.5)' --set schedule.warmup_steps=0"
+    assert spikeless(f"train gpt2_nano {tiny} {part}").code == 0
+    (desk / "imported").unlink()
+    del sys.modules["cli_rates"]
+    refused = spikeless("train --resume --out flat --steps 4")
+    assert refused.code == 2
+    assert "uses 'cli_rates:Flat'" in refused.err and "name it again with --with or --set" in refused.err
+    assert not (desk / "imported").exists()
+    assert spikeless("train --resume --out flat --steps 4 --set 'schedule=cli_rates:Flat(level=0.5)'").code == 0
+    assert steps_logged(desk / "flat") == [0, 1, 2, 3, 4]
+
+
+def test_a_branch_begins_where_another_run_was(desk, spikeless):
+    assert spikeless("train gpt2_nano $TINY --set schedule=constant --out run").code == 0
+    done = spikeless("train --branch-from run@3 --lr 1e-4 --steps 5 --with embed_detach --out branch")
+    assert done.code == 0
+    assert "a branch of run@3: " in done.out and "optim.lr: 0.001 -> 0.0001" in done.out
+    assert steps_logged(desk / "branch") == [4, 5]
+    assert spikeless("train --branch-from run@3 --lr 1e-4 --steps 6 --out branch --resume").code == 0
+    assert steps_logged(desk / "branch") == [4, 5, 6]
+    for line, message in (
+        ("gpt2_nano --branch-from run@3 --out other", "says what the run is; leave out the recipe"),
+        ("--branch-from run@3", "--branch-from needs --out"),
+        ("--branch-from run@2 --out other", "it has those of 3"),
+        ("--branch-from run --out branch", "already holds a run"),
+        ("--branch-from run --init-from run --out other", "leave out --init-from"),
+        ("", "name a recipe"),
+        ("--resume", "names no run"),
+        ("--resume --out other", "other names no run"),
+    ):
+        refused = spikeless(f"train {line}")
+        assert (refused.code, message in refused.err) == (2, True), refused
+    assert not (desk / "other").exists()
+
+
 def test_a_run_that_explodes_exits_1_and_keeps_the_last_good_checkpoint(desk, spikeless):
     """The rate is so large that the second forward pass overflows; the first step was still finite."""
     line = "train gpt2_nano $TINY --set steps=8 --set gradients=none --set checkpoint.every=1 --out boom"
@@ -75,7 +141,7 @@ def test_a_run_that_explodes_exits_1_and_keeps_the_last_good_checkpoint(desk, sp
 
 def test_a_run_that_explodes_at_once_publishes_nothing(desk, spikeless):
     done = spikeless(
-        "train gpt2_nano $TINY --set optim.lr=1e30 --set gradients=none --set checkpoint.every=1 --out boom"
+        "train gpt2_nano $TINY --set optim.lr=1e39 --set gradients=none --set checkpoint.every=1 --out boom"
     )
     assert done.code == 1
     assert "step 1: a parameter is not finite; none was saved yet" in done.err
@@ -291,7 +357,7 @@ def test_a_part_of_the_users_own_is_exported_if_it_says_how_it_folds(desk, spike
     (desk / "export_lab.py").write_text(LAB)
     assert spikeless("train gpt2_nano --with export_lab:Twice $TINY --out frank").code == 0
     refused = spikeless("export frank --out model")
-    assert (refused.code, "give the technique that brings it again with --with" in refused.err) == (2, True)
+    assert (refused.code, "name it again with --with" in refused.err) == (2, True)
     assert spikeless("export frank --out model --with export_lab:Twice").code == 0
     assert spikeless("train gpt2_nano --with 'export_lab:Twice(frank=false)' $TINY --out mute").code == 0
     refused = spikeless("export mute --out other --with export_lab:Twice")

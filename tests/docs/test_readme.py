@@ -55,6 +55,9 @@ def check_command(line: str) -> None:
         assert given["what"] in ROOMS
     if "recipe" not in given:
         return
+    if given["recipe"] is None:  # of a run folder
+        assert given["resume"] or given["branch_from"], line
+        given["recipe"] = "gpt2_nano"
     data, *options = (given.get(name) for name in ("data", "tokenizer", "device", "precision"))
     sources = [spec for _, spec in parse_mixture(data) if not spec.startswith("shards:")] if data else []
     options = [sources[0] if sources else None, *options]

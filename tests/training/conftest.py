@@ -1,11 +1,14 @@
 """Runs that take a second: a tiny model on a small text."""
 
 import random
+import shutil
 
 import pytest
 
 from spikeless.config import replace_at
 from spikeless.run import RunConfig
+from spikeless.training.checkpoints import Checkpoints
+from spikeless.training.loop import train
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +39,21 @@ def quick_run(tiny_run, corpus) -> RunConfig:
             "metrics.every": 3,
         },
     )
+
+
+@pytest.fixture(scope="session")
+def eight_steps(tmp_path_factory, quick_run):
+    """A finished run with checkpoints at steps 4 and 8."""
+    folder = tmp_path_factory.mktemp("eight") / "run"
+    run = replace_at(quick_run, {"steps": 8})
+    train(run, folder)
+    return run, folder
+
+
+@pytest.fixture
+def halfway(tmp_path, eight_steps):
+    """The same run with its last checkpoint gone, as if it had been killed after the one of step 4."""
+    run, whole = eight_steps
+    folder = shutil.copytree(whole, tmp_path / "halfway")
+    shutil.rmtree(Checkpoints(folder).path(8))
+    return run, folder

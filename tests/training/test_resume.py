@@ -140,16 +140,6 @@ def test_more_steps_and_another_place_are_allowed(tmp_path, quick_run):
     assert json.loads((tmp_path / "moved" / "run.json").read_text())["config"]["steps"] == 31
 
 
-def test_another_configuration_is_refused_with_its_differences(tmp_path, quick_run):
-    train(replace_at(quick_run, {"steps": 4}), tmp_path)
-    before = rows(tmp_path)
-    with pytest.raises(UserError, match=r"optim\.lr: 0\.001 -> 0\.5"):
-        train(replace_at(quick_run, {"steps": 8, "optim.lr": 0.5}), tmp_path, resume=True)
-    with pytest.raises(UserError, match="already holds a run; add --resume"):
-        train(replace_at(quick_run, {"steps": 4}), tmp_path)
-    assert rows(tmp_path) == before
-
-
 def test_changed_data_is_refused(tmp_path, quick_run):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -160,15 +150,6 @@ def test_changed_data_is_refused(tmp_path, quick_run):
     (corpus / "1.txt").write_text("other " * 2000)
     with pytest.raises(UserError, match=r"data of .* has changed"):
         train(run, tmp_path / "run", resume=True)
-
-
-@pytest.fixture(scope="module")
-def eight_steps(tmp_path_factory, quick_run):
-    """A finished run with checkpoints at steps 4 and 8."""
-    folder = tmp_path_factory.mktemp("eight") / "run"
-    run = replace_at(quick_run, {"steps": 8})
-    train(run, folder)
-    return run, folder
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
@@ -224,7 +205,7 @@ def test_without_a_whole_checkpoint_it_stops(tmp_path, quick_run):
     (Checkpoints(tmp_path).path(4) / "model.safetensors").write_bytes(b"")
     with (
         pytest.warns(SpikelessWarning, match="none before it"),
-        pytest.raises(UserError, match=r"none of the 1 checkpoints .* is whole"),
+        pytest.raises(UserError, match=r"none of the checkpoints .* is whole"),
     ):
         train(run, tmp_path, resume=True)
 

@@ -11,7 +11,7 @@ from spikeless.config import assigned, replace_at
 from spikeless.data import prepared_tokenizer
 from spikeless.errors import SpikelessWarning, UserError, nearest
 from spikeless.files import write_json
-from spikeless.recipes import compose
+from spikeless.recipes import compose, stored
 from spikeless.run import RunConfig
 
 __all__ = [
@@ -74,7 +74,7 @@ _PRECISIONS = ("fp32", "bf16", "auto")
 
 
 def described_run(
-    recipe: str,
+    recipe: str | Path,
     techniques: list[str] | None,
     assignments: list[str] | None,
     data: str | None = None,
@@ -90,7 +90,8 @@ def described_run(
 ) -> RunConfig:
     """The run that a command line describes.
 
-    What has an option of its own may be set by `--set` instead, never by both.
+    What has an option of its own may be set by `--set` instead, never by both. Instead of a recipe's name it may be
+    a run folder: the run that it holds.
 
     Raises:
         UserError: what is wrong with it.
@@ -108,7 +109,13 @@ def described_run(
     if data is not None and tokenizer is None and PATHS["tokenizer"] not in _paths(assignments) and init_from is None:
         words["tokenizer"] = prepared_tokenizer(data)
     short = [f"{PATHS[option]}={value!r}" for option, value in numbers.items() if value is not None]
-    run = compose(recipe, techniques or (), [*(assignments or ()), *short], init_from, begun)
+    settings = [*(assignments or ()), *short]
+    if isinstance(recipe, Path):
+        if init_from is not None:
+            raise UserError(f"what {recipe} began from is recorded there; leave out --init-from")
+        run = stored(recipe, techniques or (), settings)
+    else:
+        run = compose(recipe, techniques or (), settings, init_from, begun)
     run = replace_at(run, {PATHS[option]: value for option, value in words.items() if value is not None})
     if init_from is not None and run.data.tokenizer != f"hf:{init_from}":
         message = f"the tokenizer {run.data.tokenizer} replaces that of {init_from}: ids may mean other tokens"

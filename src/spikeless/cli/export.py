@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 import spikeless.training.export
-from spikeless.config import parse_calls
+from spikeless.config import named_modules
 from spikeless.words import counted, number
 
 __all__ = ["export"]
@@ -27,8 +27,7 @@ def export(
 ) -> None:
     """Write a checkpoint as a Hugging Face folder, verified before it appears."""
     console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
-    names = [call.name for each in techniques or () for call in parse_calls(each)]
-    trusted = {name.partition(":")[0] for name in names if ":" in name}
+    trusted = named_modules(techniques or ())
     found = spikeless.training.export.export(path, out, dtype=dtype, max_shard_size=max_shard_size, trusted=trusted)
     console.print(f"read back with {found.reader}, {counted(found.tokens, 'token')}")
     console.print(f"largest difference of a logit: {number(found.difference)} (tolerance {number(found.tolerance)})")

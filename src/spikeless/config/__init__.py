@@ -5,10 +5,10 @@ holds any part that satisfies the protocol, and `slot(default, room=...)` says i
 package's own parts for it live, one file each. Nothing here knows torch.
 """
 
-from spikeless.config.grammar import Call, assigned, parse_calls, set_at
+from spikeless.config.grammar import Call, assigned, named_modules, parse_calls, set_at
 from spikeless.config.parts import PACKAGE, find, names_in
 from spikeless.config.serialise import coerce, from_dict, to_dict
-from spikeless.config.tree import Change, diff, get_at, paths, replace_at, slot
+from spikeless.config.tree import Change, diff, get_at, modules_of, paths, replace_at, slot
 
 __all__ = [
     "PACKAGE",
@@ -20,6 +20,8 @@ __all__ = [
     "find",
     "from_dict",
     "get_at",
+    "modules_of",
+    "named_modules",
     "names_in",
     "parse_calls",
     "paths",

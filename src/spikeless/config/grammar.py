@@ -1,9 +1,10 @@
 """What a command line writes: `name(argument=value)+…` and `path=value`, read as literals, never evaluated."""
 
 import ast
+import contextlib
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from spikeless.config.serialise import coerce
 from spikeless.config.tree import get_at, replace_at
 from spikeless.errors import UserError, nearest
 
-__all__ = ["Call", "assigned", "parse_calls", "set_at"]
+__all__ = ["Call", "assigned", "named_modules", "parse_calls", "set_at"]
 
 T = TypeVar("T")
 
@@ -126,6 +127,21 @@ def assigned(assignment: str) -> tuple[str, ...]:
     except UserError:
         return (path,)
     return (path, *(f"{path}.{key}" for key in calls[0].arguments)) if len(calls) == 1 else (path,)
+
+
+def named_modules(calls: Iterable[str], assignments: Iterable[str] = ()) -> set[str]:
+    """The modules outside the package that a command line names: `my_lab.tricks` of `my_lab.tricks:Foo(by=3)`.
+
+    Args:
+        calls: of `--with`.
+        assignments: of `--set`; what is no part, as a data spec, names no module.
+    """
+    names = [call.name for text in calls for call in parse_calls(text)]
+    for assignment in assignments:
+        path, _, text = assignment.partition("=")
+        with contextlib.suppress(UserError):
+            names += [call.name for call in parse_calls(text) if not path.strip().startswith("data.")]
+    return {name.partition(":")[0] for name in names if ":" in name}
 
 
 def set_at(config: T, assignment: str) -> T:

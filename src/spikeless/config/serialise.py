@@ -1,8 +1,10 @@
 """Trees to plain data and back, with values checked against their annotations."""
 
+import contextlib
 import importlib
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Collection
@@ -42,19 +44,32 @@ def _structure_slot(data: Any, hint: Any) -> Any:
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise ValueError(f"expected a part with a 'type', got {data!r}")
     module_name, _, name = data["type"].partition(":")
-    full = module_name if module_name in _trusted.get() else f"{PACKAGE}.{module_name}"
+    trusted = _is_trusted(module_name)
+    full = module_name if trusted else f"{PACKAGE}.{module_name}"
     part = None
-    if re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", module_name):
+    if trusted or re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", module_name):
         try:
             part = vars(importlib.import_module(full)).get(name)
         except ImportError:
             part = None
     if not (isinstance(part, type) and is_dataclass(part) and part.__module__ == full):
         raise UserError(
-            f"the stored configuration uses {data['type']!r}, which is not part of {PACKAGE}; "
-            "give the technique that brings it again with --with"
+            f"the stored configuration uses {data['type']!r}, which is not part of {PACKAGE}, and what is stored never "
+            "imports code from elsewhere; name it again with --with or --set, as when the run began"
         )
     return _converter.structure({key: value for key, value in data.items() if key != "type"}, part)
+
+
+def _is_trusted(module_name: str) -> bool:
+    """True for a module that the user named, and for what such a module imported from its own package."""
+    trusted = _trusted.get()
+    if module_name in trusted:
+        return True
+    siblings = [each for each in trusted if each.partition(".")[0] == module_name.partition(".")[0]]
+    for each in siblings:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(each)
+    return bool(siblings) and module_name in sys.modules
 
 
 def _scalar(kind: type) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from spikeless.errors import UserError, nearest
 
-__all__ = ["Change", "diff", "get_at", "paths", "replace_at", "slot"]
+__all__ = ["Change", "diff", "get_at", "modules_of", "paths", "replace_at", "slot"]
 
 T = TypeVar("T")
 
@@ -30,6 +30,12 @@ def paths(config: Any, prefix: str = "") -> list[str]:
     for name, value in _children(config):
         found += [prefix + name, *paths(value, f"{prefix}{name}.")]
     return found
+
+
+def modules_of(config: Any) -> set[str]:
+    """The modules that define the parts of a tree."""
+    below = (modules_of(value) for _, value in _children(config))
+    return set().union({type(config).__module__} if is_dataclass(config) else (), *below)
 
 
 def get_at(config: Any, path: str) -> Any:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikeless import stabilizers
-from spikeless.config import find, get_at, names_in, paths, set_at
+from spikeless.config import find, get_at, named_modules, names_in, parse_calls, paths, set_at
 from spikeless.errors import UserError
 from spikeless.recipes._start import begin_from, check_start
 from spikeless.run import RunConfig
 from spikeless.training.build import check_buildable
+from spikeless.training.run_folder import RunFolder
 
-__all__ = ["adapt", "compose"]
+__all__ = ["adapt", "compose", "stored"]
 
 RECORDS = {"recipe": "name another recipe instead", "techniques": "use --with", "init_from": "use --init-from"}
 
@@ -38,6 +39,22 @@ def compose(
     run = adapt(base, techniques, assignments)
     check_start(base, run)
     return run
+
+
+def stored(folder: Path, techniques: Sequence[str] = (), assignments: Sequence[str] = ()) -> RunConfig:
+    """The run that a run folder holds, with more techniques and assignments; see `adapt`.
+
+    A technique that it was begun with changes nothing. Parts from outside the package are imported only if they, or
+    what brings them, are named here.
+
+    Raises:
+        UserError: as for `adapt`; no run, or one with a part from elsewhere that is not named.
+    """
+    run = RunFolder(folder).config(named_modules(techniques, assignments))
+    begun = {call.name: str(call) for each in run.techniques for call in parse_calls(each)}
+    calls = [call for each in techniques for call in parse_calls(each)]
+    new = [str(call) for call in calls if str(call) not in (call.name, begun.get(call.name)) or call.name not in begun]
+    return adapt(run, new, assignments)
 
 
 def adapt(run: RunConfig, techniques: Sequence[str] = (), assignments: Sequence[str] = ()) -> RunConfig:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from spikeless.errors import SpikelessWarning, UserError
 from spikeless.files import aside, read_json, sha256, write_json, write_text
-from spikeless.words import counted
 
-__all__ = ["Checkpoint", "Checkpoints", "CorruptCheckpoint", "read_checkpoint"]
+__all__ = ["MANIFEST", "Checkpoint", "Checkpoints", "CorruptCheckpoint", "is_checkpoint", "read_checkpoint"]
 
+NAME = r"step-(\d{8,})"
+MANIFEST = "manifest.json"
 PARTS = ("model.safetensors", "training.safetensors", "state.json")
 
 
@@ -55,7 +56,7 @@ class Checkpoints:
         """Steps of the published checkpoints, ascending."""
         if not self.folder.is_dir():
             return []
-        names = (re.fullmatch(r"step-(\d{8,})", path.name) for path in self.folder.iterdir())
+        names = (re.fullmatch(NAME, path.name) for path in self.folder.iterdir())
         return sorted(int(name.group(1)) for name in names if name)
 
     def path(self, step: int) -> Path:
@@ -74,7 +75,7 @@ class Checkpoints:
                 save_file(checkpoint.model, folder / PARTS[0])
                 save_file(checkpoint.training, folder / PARTS[1])
                 write_json(folder / PARTS[2], {"step": checkpoint.step, **checkpoint.state})
-                write_json(folder / "manifest.json", {"sha256": {name: sha256(folder / name) for name in PARTS}})
+                write_json(folder / MANIFEST, {"sha256": {name: sha256(folder / name) for name in PARTS}})
         except SafetensorError as error:
             raise UserError(f"cannot write {final}: {error}") from error
         write_text(self.folder / "latest", final.name + "\n")
@@ -96,10 +97,24 @@ class Checkpoints:
                 older = "using the one before it" if step != steps[0] else "and there is none before it"
                 warnings.warn(f"{error}; {older}", SpikelessWarning, stacklevel=2)
         if steps:
-            raise UserError(
-                f"none of the {counted(len(steps), 'checkpoint')} in {self.folder} is whole; start again elsewhere"
-            )
+            raise UserError(f"none of the checkpoints in {self.folder} is whole; start again elsewhere")
         return None
+
+    def adopt(self, checkpoint: Path) -> None:
+        """Publish another run's checkpoint here too, as the first; no bytes are copied where the disk is the same.
+
+        Raises:
+            UserError: there are other checkpoints here already; full disk or unwritable folder.
+        """
+        final = self.folder / checkpoint.name
+        there = [self.path(step) for step in self.steps()]
+        if there == [final] and sha256(final / MANIFEST) == sha256(checkpoint / MANIFEST):
+            return  # a kill came between this and what follows
+        if there:
+            raise UserError(f"{self.folder} holds checkpoints of a run that is gone; choose another --out")
+        with aside(final) as folder:
+            for name in (*PARTS, MANIFEST):
+                _link_or_copy(checkpoint / name, folder / name)
 
     def discard_after(self, step: int) -> None:
         """Remove checkpoints beyond a step, broken ones that a resume has passed over; `latest` names the step's."""
@@ -133,6 +148,19 @@ class Checkpoints:
             return None
 
 
+def is_checkpoint(path: Path) -> bool:
+    """True if a path is one checkpoint of a run folder, by its names."""
+    return path.parent.name == "checkpoints" and re.fullmatch(NAME, path.name) is not None
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Published files are never written to, so two runs can share them."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read one checkpoint, its hashes checked first.
 
@@ -140,7 +168,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         CorruptCheckpoint: a file is missing or is not what was written.
     """
     try:
-        recorded = read_json(folder / "manifest.json")["sha256"]
+        recorded = read_json(folder / MANIFEST)["sha256"]
         for name in PARTS:
             if sha256(folder / name) != recorded[name]:
                 raise CorruptCheckpoint(f"{folder / name} is corrupted: its hash is not the one recorded")

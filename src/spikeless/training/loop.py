@@ -3,7 +3,7 @@
 import contextlib
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,10 @@ import torch
 from torch import Tensor
 
 from spikeless.config import find
-from spikeless.data import (
-    PreparedData,
-    Sampler,
-    load_tokenizer,
-    prepare,
-    validation_batches,
-    validation_bytes_per_token,
-)
+from spikeless.data import PreparedData, Sampler, prepare, validation_batches, validation_bytes_per_token
 from spikeless.diagnostics import is_before_step, needs_moments, needs_previous
 from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
-from spikeless.files import locked, read_json
+from spikeless.files import locked
 from spikeless.loggers import Logger
 from spikeless.loggers.jsonl import JSONLines
 from spikeless.report import RunRecord, read_run, write_report
@@ -30,11 +23,13 @@ from spikeless.run import RunConfig
 from spikeless.stats import global_norm
 from spikeless.training.build import build_model, fill_vocabulary
 from spikeless.training.checkpoints import Checkpoints
+from spikeless.training.continuation import changes_on_resume, warn_of_a_jump
 from spikeless.training.environment import describe_environment, peak_flops, resolve_device
 from spikeless.training.estimate import flops_per_token
 from spikeless.training.interrupt import Interrupt
 from spikeless.training.journal import Journal, LateRow, read_row
 from spikeless.training.objective import Objective, choose_precision, evaluate
+from spikeless.training.origin import begin_branch, parse_origin
 from spikeless.training.run_folder import RunFolder, label_of
 from spikeless.training.start import load_start
 from spikeless.training.state import TrainState
@@ -44,10 +39,11 @@ __all__ = ["train"]
 
 
 def train(
-    run: RunConfig,
+    run: RunConfig | None,
     folder: str | Path,
     *,
     resume: bool = False,
+    branch_from: str | Path | None = None,
     loggers: Sequence[Logger] = (),
     report: bool = True,
     data: PreparedData | None = None,
@@ -55,24 +51,39 @@ def train(
     """Train a run in a folder and return its record.
 
     Interrupted by Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 it saves a checkpoint and returns. With `resume` it goes on from
-    the newest whole checkpoint, bit-identical to a run that was never interrupted; `steps` may then be larger.
+    the newest whole checkpoint, bit-identical to a run that was never interrupted.
 
     Args:
-        run: the whole run.
+        run: the whole run; None for the one that is stored, to resume it or to branch off as it is.
         folder: where configuration, metrics, checkpoints and report go; locked meanwhile.
-        resume: go on with the run in `folder`, or begin if there is none.
+        resume: go on with the run in `folder`, or begin if there is none. `steps` may have grown, and what does not
+            change the mathematics may be another; each change is said and recorded.
+        branch_from: begin with the state of another run's checkpoint, `RUN@STEP`; `run` says what changes.
         loggers: besides those that the run names.
         report: write `report.html`; `spikeless report` can do it later.
-        data: what `prepare` makes of the run's data spec, if it is at hand; a run that is resumed reads its own.
+        data: what `prepare` makes of the run's data spec, if it is at hand; a run that goes on reads its own.
 
     Raises:
         UserError: wrong configuration or data, a folder in use or of another run, a full disk.
         UnhealthyRun: the loss, a gradient or a parameter became non-finite; the last good checkpoint is kept.
     """
+    path, own = Path(folder), RunFolder(Path(folder))
+    origin = None if branch_from is None else parse_origin(branch_from)
+    if run is None:
+        stored = own if resume and own.exists else origin and origin.run
+        if stored is None:
+            raise UserError(f"{path} holds no run that could be resumed; describe one")
+        run = stored.config()
     run.check()
-    path = Path(folder)
     with locked(path), _writing_to(path):
-        trainer = _Trainer(run, RunFolder(path), resume, data)
+        if resume and own.exists:
+            data = None
+            if origin:
+                origin.refuse_other(own)
+        else:
+            own.claim()
+            resume, data = (True, begin_branch(origin, run, own)) if origin else (False, data)
+        trainer = _Trainer(run, own, resume, data)
         with Interrupt() as interrupt:
             try:
                 trainer.train(loggers, interrupt)
@@ -88,31 +99,38 @@ class _Trainer:
 
     def __init__(self, run: RunConfig, folder: RunFolder, resume: bool, data: PreparedData | None) -> None:
         device = resolve_device(run.device)
-        if data is None or folder.exists:
-            tokenizer = load_tokenizer(folder.path) if resume and folder.exists else run.data.tokenizer
+        if data is None:
+            tokenizer = folder.tokenizer_for(run) if resume else run.data.tokenizer
             data = prepare(run.data.spec, tokenizer, validation_fraction=run.data.validation_fraction)
         self.data = data
-        self.run = run = fill_vocabulary(run, self.data.tokenizer)
-        folder.refuse_other_run(run, resume, self.data.data_hash)
-        self.sampler = Sampler(self.data.train, run.data.sequence_length, run.seed)
-        _validation(run, self.data)  # too short a corpus is said now
+        self.run = run = fill_vocabulary(run, data.tokenizer)
+        changes = changes_on_resume(folder, run, data.data_hash) if resume else []
+        self.sampler = Sampler(data.train, run.data.sequence_length, run.seed)
+        _validation(run, data)  # too short a corpus is said now
         torch.manual_seed(run.seed)
         model = build_model(run, device)
         self.state = TrainState(model, run.optim.build(model.named_parameters()), device)
         self.folder, self.checkpoints = folder, Checkpoints(folder.path)
         saved = self.checkpoints.newest() if resume else None
+        self.last_step = saved.step if saved else -1
         if saved:
             self.state.restore(saved)
             self.checkpoints.discard_after(saved.step)
-        start = folder.start() if saved else load_start(model, run.init_from) if run.init_from else None
-        self.last_step = saved.step if saved else -1
-        environment = describe_environment(device) | self._choose_precision()
-        environment |= {"seed": run.seed, "data_hash": self.data.data_hash}
-        documents = partial(run.data.boundaries.documents, end_of_text=self.data.tokenizer.end_of_text)
+        for change in changes:
+            if change.path == "steps":
+                warn_of_a_jump(run, change.old, self.state.step)
+        measured = folder.environment if saved and "precision" not in {each.path for each in changes} else {}
+        environment = describe_environment(device) | self._choose_precision(measured)
+        environment |= {"seed": run.seed, "data_hash": data.data_hash}
+        records = folder.records(self.state.step, changes, environment) if resume else {}
+        if run.init_from and not saved:
+            records["init_from"] = load_start(model, run.init_from)
+        documents = partial(run.data.boundaries.documents, end_of_text=data.tokenizer.end_of_text)
         self.objective = Objective(model, run.loss, device, environment["precision"], run.compile, documents)
         self.diagnostics = [find("diagnostics", name) for name in run.metrics.diagnostics]
         self.flops_per_token, self.peak = flops_per_token(model, run.data.sequence_length), peak_flops(device)
-        folder.begin(run, self.data, sum(p.numel() for p in model.parameters()), environment, start)
+        folder.begin(run, data, sum(p.numel() for p in model.parameters()), environment, records)
+        self.tokens_before = folder.tokens(0)
 
     def train(self, loggers: Sequence[Logger], interrupt: Interrupt) -> None:
         """Step to the end, or to an interruption; the folder's status says how it ended, whatever happens."""
@@ -124,7 +142,12 @@ class _Trainer:
         except UnhealthyRun as error:
             folder.set_status("unhealthy", state.step, str(error))
             steps = self.checkpoints.steps()
-            kept = f"the last good checkpoint is {self.checkpoints.path(steps[-1])}" if steps else "none was saved yet"
+            kept = (
+                f"the last good checkpoint is {self.checkpoints.path(steps[-1])}; to go on from it with a lower rate: "
+                f"--branch-from {folder.path}@{steps[-1]} --set optim.lr=… --out NEW"
+                if steps
+                else "none was saved yet"
+            )
             raise UnhealthyRun(f"{folder.path} stopped at {error}; {kept}") from None
         except BaseException as error:
             with contextlib.suppress(UserError):  # a full disk, which is the error perhaps
@@ -204,7 +227,8 @@ class _Trainer:
         state.step, state.val_loss = step, None
         tokens = run.data.batch_size * run.data.sequence_length
         seconds = timer.stop()
-        row: dict[str, Any] = {"step": step, "loss": loss, "lr": lr, "grad_norm": grad_norm, "tokens": step * tokens}
+        row: dict[str, Any] = {"step": step, "loss": loss, "lr": lr, "grad_norm": grad_norm}
+        row["tokens"] = self.tokens_before + step * tokens
         row["tokens_per_second"] = lambda: tokens / seconds()
         row["epoch"] = self.sampler.epoch(step, run.data.batch_size)
         if peak := self.peak:
@@ -259,12 +283,10 @@ class _Trainer:
         self.checkpoints.save(self.state.checkpoint())
         self.checkpoints.prune(self.run.checkpoint.keep_last, self.run.checkpoint.keep_best)
 
-    def _choose_precision(self) -> dict[str, Any]:
-        """The precision to use; a resumed run keeps the one that was measured when it began."""
-        stored = self.folder.path / "environment.json"
-        if self.last_step >= 0 and stored.exists():
-            before = read_json(stored, "precision", "precision_seconds")
-            return {"precision": before["precision"], "precision_seconds": before["precision_seconds"]}
+    def _choose_precision(self, measured: Mapping[str, Any]) -> dict[str, Any]:
+        """The precision to use; a run that goes on keeps the one that was measured when it began."""
+        if "precision" in measured:
+            return {key: measured[key] for key in ("precision", "precision_seconds")}
         part = next(self._parts(1, self.run.data.micro_batches))
         state = self.state
         precision, seconds = choose_precision(self.run.precision, state.model, self.run.loss, state.device, part)

@@ -1,20 +1,19 @@
 """A run's folder: what was asked for, where it ran, how it stands."""
 
 import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spikeless.config import diff, find, names_in, to_dict
-from spikeless.data import PreparedData
+from spikeless.config import Change, diff, find, from_dict, names_in, to_dict
+from spikeless.data import PreparedData, Tokenizer, load_tokenizer
 from spikeless.errors import SpikelessWarning, UserError
 from spikeless.files import read_json, write_json
 from spikeless.run import RunConfig
 from spikeless.training.environment import DECIDES_BITS
 
 __all__ = ["RunFolder", "label_of"]
-
-MAY_CHANGE = ("steps",)  # a resume may train for longer
 
 
 def label_of(run: RunConfig) -> str:
@@ -33,37 +32,81 @@ class RunFolder:
         """True if a run was begun here."""
         return (self.path / "run.json").exists()
 
-    def refuse_other_run(self, run: RunConfig, resume: bool, data_hash: str) -> None:
-        """Stop unless the folder is free, or holds this very run and `resume` was asked for.
+    @property
+    def data_hash(self) -> str:
+        """That of the data that the run reads."""
+        return self._record("data_hash")["data_hash"]
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where the run was computed; empty if that is not recorded."""
+        path = self.path / "environment.json"
+        return read_json(path) if path.exists() else {}
+
+    def config(self, trusted: Collection[str] = ()) -> RunConfig:
+        """The run's description; of the modules outside the package it may name those that are trusted."""
+        return from_dict(self._record("config")["config"], RunConfig, trusted)
+
+    def claim(self) -> None:
+        """Stop if the folder holds a run, unless that failed before its first checkpoint.
 
         Raises:
-            UserError: with the differences.
+            UserError: it does.
         """
-        if not self.exists:
-            return
-        if not resume:
+        if self.exists and not self._failed_at_once():
             raise UserError(f"{self.path} already holds a run; add --resume to go on with it, or choose another --out")
-        stored = read_json(self.path / "run.json", "config", "data_hash")
-        changes = [
-            f"  {path}: {old!r} -> {new!r}"
-            for path, (old, new) in _differences(stored["config"], to_dict(run)).items()
-            if path not in MAY_CHANGE
-        ]
-        if changes:
-            raise UserError(
-                f"{self.path} holds a run with another configuration:\n" + "\n".join(changes) + "\n"
-                "resume it with the configuration it began with (only more steps may be asked for), "
-                "or choose another --out"
-            )
-        if stored["data_hash"] != data_hash:
-            raise UserError(
-                f"the data of {self.path} has changed since the run began (hash {stored['data_hash'][:12]}, now "
-                f"{data_hash[:12]}); bring the same data back, or choose another --out"
-            )
 
-    def start(self) -> dict[str, Any] | None:
-        """What the run recorded of the folder that it began from, if it did."""
-        return read_json(self.path / "run.json").get("init_from")
+    @property
+    def status(self) -> dict[str, Any]:
+        """How the run stands: state, step, message; empty if nothing was written yet."""
+        path = self.path / "status.json"
+        return read_json(path, "state", "step", "message") if path.exists() else {}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the run recorded of the checkpoint that it branched off from; empty if it began by itself."""
+        return self._record().get("origin", {})
+
+    @property
+    def init_from(self) -> dict[str, Any]:
+        """What the run recorded of the Hugging Face folder that it began from; empty if it drew its weights."""
+        return self._record().get("init_from", {})
+
+    def tokens(self, step: int) -> int:
+        """How many tokens a run that was begun here has trained on after a step; a branch counts its origin's too."""
+        data = self._record("config")["config"]["data"]
+        before = self.origin or {"step": 0, "tokens": 0}
+        return before["tokens"] + (step - before["step"]) * data["batch_size"] * data["sequence_length"]
+
+    def tokenizer_for(self, run: RunConfig) -> str | Tokenizer:
+        """The tokenizer that is kept here; what the run names if that is another."""
+        named = self._record("config")["config"]["data"]["tokenizer"]
+        return load_tokenizer(self.path) if run.data.tokenizer == named else run.data.tokenizer
+
+    def records(self, step: int, changes: Sequence[Change], environment: Mapping[str, Any]) -> dict[str, Any]:
+        """What run.json tells of the past of a run that goes on: how it began, and what changed at every resume.
+
+        Args:
+            step: at which it goes on.
+            changes: of its description.
+            environment: where it goes on.
+
+        Warns:
+            SpikelessWarning: the resumed run will not be bit-identical to an uninterrupted one.
+        """
+        before, asked = self.environment, {change.path for change in changes}
+        moved = [
+            Change(key, before[key], environment[key])
+            for key in DECIDES_BITS
+            if key in before and key not in asked and before[key] != environment[key]
+        ]
+        if moved:
+            told = ", ".join(f"{each.path} {each.old} -> {each.new}" for each in moved)
+            message = f"resumed under other conditions ({told}): results will differ in the last bits"
+            warnings.warn(message, SpikelessWarning, stacklevel=2)
+        now = as_rows([*changes, *moved])
+        history = [*self._record().get("history", []), *([{"step": step, "changes": now}] if now else [])]
+        return {"init_from": self.init_from, "origin": self.origin, "history": history}
 
     def begin(
         self,
@@ -71,30 +114,23 @@ class RunFolder:
         data: PreparedData,
         parameters: int,
         environment: dict[str, Any],
-        start: dict[str, Any] | None = None,
+        records: Mapping[str, Any],
     ) -> None:
-        """Write down what runs here; a resume on another machine or thread count says so.
+        """Write down what runs here.
 
-        Warns:
-            SpikelessWarning: the resumed run will not be bit-identical to an uninterrupted one.
+        Args:
+            run: its description.
+            data: what it reads.
+            parameters: how many there are.
+            environment: where it is computed.
+            records: what else run.json tells, where there is anything to tell.
         """
-        if (self.path / "environment.json").exists():
-            before = read_json(self.path / "environment.json", *DECIDES_BITS)
-            other = [
-                f"{k} {before.get(k)} -> {environment[k]}" for k in DECIDES_BITS if before.get(k) != environment[k]
-            ]
-            if other:
-                warnings.warn(
-                    f"resumed under other conditions ({', '.join(other)}): results will differ in the last bits",
-                    SpikelessWarning,
-                    stacklevel=2,
-                )
         data.tokenizer.save(self.path)
         write_json(self.path / "environment.json", environment)
         write_json(
             self.path / "run.json",
             {
-                "spikeless": environment["spikeless"],
+                "spikeless": environment.get("spikeless"),
                 "recipe": run.recipe,
                 "label": label_of(run),
                 "techniques": list(run.techniques),
@@ -102,7 +138,7 @@ class RunFolder:
                 "sources": [to_dict(each) | ({"loss": each.loss} if each.loss else {}) for each in data.sources],
                 "parameters": parameters,
                 "diff": changes_from_recipe(run),
-                **({"init_from": start} if start else {}),
+                **{key: value for key, value in records.items() if value},
                 "config": to_dict(run),
             },
         )
@@ -110,6 +146,17 @@ class RunFolder:
     def set_status(self, state: str, step: int, message: str = "") -> None:
         """Write how the run stands: running, finished, interrupted, unhealthy or failed."""
         write_json(self.path / "status.json", {"state": state, "step": step, "message": message})
+
+    def _record(self, *keys: str) -> dict[str, Any]:
+        return read_json(self.path / "run.json", *keys)
+
+    def _failed_at_once(self) -> bool:
+        return self.status.get("state") == "failed" and not (self.path / "checkpoints").exists()
+
+
+def as_rows(changes: Sequence[Change]) -> list[dict[str, Any]]:
+    """Changes as JSON."""
+    return [{"path": each.path, "old": _plain(each.old), "new": _plain(each.new)} for each in changes]
 
 
 def changes_from_recipe(run: RunConfig) -> list[dict[str, Any]]:
@@ -120,18 +167,8 @@ def changes_from_recipe(run: RunConfig) -> list[dict[str, Any]]:
     plain = replace(plain, techniques=run.techniques)
     if plain.model.vocab_size is None:  # filled in from the tokenizer
         plain = replace(plain, model=replace(plain.model, vocab_size=run.model.vocab_size))
-    return [{"path": c.path, "old": _plain(c.old), "new": _plain(c.new)} for c in diff(plain, run)]
+    return as_rows(diff(plain, run))
 
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        return {
-            path: pair
-            for key in dict.fromkeys([*old, *new])
-            for path, pair in _differences(old.get(key), new.get(key), f"{prefix}{key}.").items()
-        }
-    return {} if old == new else {prefix.rstrip("."): (old, new)}

@@ -10,7 +10,7 @@ from spikeless.errors import UserError
 from spikeless.files import read_json
 from spikeless.nn.transformer import Transformer
 from spikeless.run import RunConfig
-from spikeless.training.checkpoints import Checkpoints, read_checkpoint
+from spikeless.training.checkpoints import Checkpoints, is_checkpoint, read_checkpoint
 from spikeless.weights.folder import refuse_adapter
 
 __all__ = ["Trained", "load_trained"]
@@ -46,12 +46,11 @@ def load_trained(path: Path, run: RunConfig | None = None, trusted: Collection[s
     Raises:
         UserError: not such a folder, or no whole checkpoint.
     """
-    is_checkpoint = path.name.startswith("step-") and path.parent.name == "checkpoints"
-    run_folder = path.parent.parent if is_checkpoint else path
+    run_folder = path.parent.parent if is_checkpoint(path) else path
     if not (run_folder / "run.json").exists():
         refuse_adapter(path)
         raise UserError(f"{path} is neither a run folder (it has no run.json) nor a checkpoint in one")
-    checkpoint = read_checkpoint(path) if is_checkpoint else Checkpoints(path).newest()
+    checkpoint = read_checkpoint(path) if is_checkpoint(path) else Checkpoints(path).newest()
     if checkpoint is None:
         raise UserError(f"{path} has no checkpoint yet; train it for longer, or set checkpoint.every lower")
     run = run or from_dict(read_json(run_folder / "run.json", "config")["config"], RunConfig, trusted)
