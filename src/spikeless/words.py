@@ -3,7 +3,7 @@
 import math
 import re
 
-__all__ = ["EMPTY", "count", "counted", "duration", "number", "plural", "scaled", "size"]
+__all__ = ["EMPTY", "count", "counted", "duration", "fixed", "number", "plural", "scaled", "size"]
 
 EMPTY = "–"
 """What a table shows where there is no number."""
@@ -41,6 +41,11 @@ def number(value: float | None, digits: int = 3) -> str:
     if float(f"{abs(value):.{digits}g}") >= 10**digits and abs(value) < 99_999.5:
         return f"{value:.0f}"
     return re.sub(r"e([+-])0*(\d)", lambda match: f"e{match[1].strip('+')}{match[2]}", f"{value:.{digits}g}")
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with so many digits behind the point, from a million on with a power of ten where there are any."""
+    return number(value) if digits and abs(value) >= 1e6 else f"{value:,.{digits}f}"
 
 
 def count(value: float | None) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,6 +251,14 @@ def test_runs_and_report_find_runs_in_a_folder(finished, tmp_path, spikeless):
     done = spikeless(f"report {finished.parent} --out {tmp_path / 'new' / 'all.html'}")
     assert done.code == 0
     assert (tmp_path / "new" / "all.html").read_text().startswith("<!")
+    shutil.copytree(finished, tmp_path / "some" / "deep" / "copy")
+    (tmp_path / "some" / "broken").mkdir()
+    (tmp_path / "some" / "broken" / "run.json").write_text("{")
+    done = spikeless(f"runs {tmp_path / 'some'} --json -")
+    assert (done.code, f"warning: left out: {tmp_path / 'some' / 'broken' / 'run.json'}" in done.err) == (0, True)
+    (row,) = json.loads(done.out)
+    assert row["folder"] == str(tmp_path / "some" / "deep" / "copy")
+    assert row["val_bits_per_byte"] > 0
 
 
 # --- compare ---

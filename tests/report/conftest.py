@@ -46,10 +46,12 @@ def write_run(tmp_path: Path) -> WriteRun:
         state: str | None = "finished",
         seed: int = 0,
         tail: str = "",
+        recipe: str = "deep_nano",
+        record: dict[str, Any] | None = None,
         **config: Any,
     ) -> Path:
         folder = tmp_path / name
-        folder.mkdir()
+        folder.mkdir(parents=True)
         techniques = [] if label == "baseline" else label.split("+")
         diff = [{"path": "model.embedding.multiplier", "old": 1.0, "new": 6.93}] if techniques else []
         config = {
@@ -58,8 +60,8 @@ def write_run(tmp_path: Path) -> WriteRun:
             "optim": {"lr": 1e-3},
             "model": {"techniques": techniques},
         } | config
-        run = {"spikeless": "0.1.0", "recipe": "deep_nano", "label": label, "techniques": techniques}
-        run |= {"config": config, "diff": diff, "parameters": 1234567}
+        run = {"spikeless": "0.1.0", "recipe": recipe, "label": label, "techniques": techniques}
+        run |= {"config": config, "diff": diff, "parameters": 1234567, **(record or {})}
         (folder / "run.json").write_text(json.dumps(run))
         (folder / "environment.json").write_text(json.dumps({"torch": "2.9.0", "threads": 2}))
         if state:

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from spikeless.data import prepared_tokenizer
 from spikeless.errors import SpikelessWarning, UserError, nearest
 from spikeless.files import write_json
 from spikeless.recipes import compose, stored
+from spikeless.report import RunRecord, read_runs
 from spikeless.run import RunConfig
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "With",
     "described_run",
     "output_folder",
+    "readable_runs",
     "refuse_twice",
     "write_or_print",
 ]
@@ -135,6 +138,18 @@ def refuse_twice(option: str, assignments: list[str] | None) -> None:
 
 def _paths(assignments: list[str] | None) -> set[str]:
     return {path for each in assignments or () for path in assigned(each)}
+
+
+def readable_runs(folders: Sequence[Path]) -> list[RunRecord]:
+    """The runs in some folders; of a damaged one a warning says what is wrong.
+
+    Raises:
+        UserError: there is none that can be read.
+    """
+    records, damages = read_runs(folders)
+    for damage in damages:
+        warnings.warn(f"left out: {damage}", SpikelessWarning, 2)
+    return records
 
 
 def write_or_print(json_file: str | None, data: Any) -> bool:

@@ -28,6 +28,7 @@ from spikeless.evaluation import (
 )
 from spikeless.files import portable
 from spikeless.training.environment import resolve_device
+from spikeless.words import fixed
 
 __all__ = ["evaluate"]
 
@@ -119,7 +120,7 @@ def _perplexity_table(found: Perplexity, title: str, skipped: Tally) -> Table:
     rows = {
         "bits per byte": f"{found.bits_per_byte:.4f}",
         "loss [nats/token]": f"{found.loss:.4f}",
-        "perplexity, per token": f"{found.perplexity:,.4g}" if found.perplexity >= 1e6 else f"{found.perplexity:,.2f}",
+        "perplexity, per token": fixed(found.perplexity, 2),
         "documents": f"{found.documents:,}",
         "tokens": f"{found.tokens:,}",
         "bytes": f"{found.bytes:,}",
@@ -132,7 +133,7 @@ def _perplexity_table(found: Perplexity, title: str, skipped: Tally) -> Table:
 def _lambada_table(found: Lambada, title: str) -> Table:
     rows = {
         "last-word accuracy": f"{found.accuracy:.4f} ± {found.accuracy_stderr:.4f}",
-        "perplexity, per word": f"{found.perplexity:,.4g}" if found.perplexity >= 1e6 else f"{found.perplexity:,.2f}",
+        "perplexity, per word": fixed(found.perplexity, 2),
         "examples": f"{found.examples:,}",
         "window [tokens]": f"{found.sequence_length:,}",
         "contexts truncated": f"{found.truncated:,}",

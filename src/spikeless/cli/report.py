@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from spikeless.cli._options import readable_runs
 from spikeless.experiments.analysis.comparison import read_comparison
 from spikeless.experiments.compare import COMPARISON, REPORT
 from spikeless.experiments.presentation.page import write_comparison_page
 from spikeless.experiments.presentation.terminal import render
-from spikeless.report import find_runs, read_run, summary_table, write_report
+from spikeless.report import summary_table, write_report
 
 __all__ = ["report"]
 
@@ -33,8 +34,7 @@ def report(
         write_comparison_page(comparison, target)
         console.print(render(comparison))
     else:
-        paths = list(dict.fromkeys(path for folder in folders for path in find_runs(folder)))
-        records = [read_run(path) for path in paths]
+        records = readable_runs(folders)
         target = out or folders[0] / REPORT
         title = records[0].recipe if len(records) == 1 else f"{len(records)} runs"
         write_report(records, target, title=title)

@@ -22,7 +22,7 @@ LOG_RATIO = 20.0  # a loss that spans more than this is drawn on a logarithmic a
 def figures(arms: Sequence[Arm]) -> dict[str, list[Figure]]:
     """Every figure for which something was logged, by section title."""
     sections = {
-        "Loss": [training_loss(arms), validation_loss(arms)],
+        "Loss": [training_loss(arms), validation_loss(arms), validation_bits_per_byte(arms)],
         "Optimisation": [grad_norm(arms), learning_rate(arms)],
         "Token embedding variability": [tev_raw(arms), tev_effective(arms), tev_relative(arms)],
         "Gradient variance": gradient_variance(arms),
@@ -48,6 +48,13 @@ def training_loss(arms: Sequence[Arm]) -> Figure | None:
 def validation_loss(arms: Sequence[Arm]) -> Figure | None:
     """The loss on held-out text."""
     return _simple(arms, "val_loss", "Validation loss", "validation loss [nats/token]", ".4f")
+
+
+def validation_bits_per_byte(arms: Sequence[Arm]) -> Figure | None:
+    """The same in a unit in which tokenizers compare, where they differ; else it has the same shape."""
+    if len({(record.config.get("data") or {}).get("tokenizer") for arm in arms for record in arm.records}) < 2:
+        return None
+    return _simple(arms, "val_bits_per_byte", "Validation, bits per byte", "validation loss [bits/byte]", ".4f")
 
 
 def grad_norm(arms: Sequence[Arm]) -> Figure | None:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from spikeless.errors import UserError
-from spikeless.files import read_json
+from spikeless.files import is_locked, read_json
 from spikeless.words import counted
 
-__all__ = ["RunRecord", "Series", "Summary", "find_runs", "read_run"]
+__all__ = ["RunRecord", "Series", "Summary", "read_run"]
 
-TYPE_NAMES = {str: "a string", list: "a list", dict: "an object"}
+TYPE_NAMES = {str: "a string", list: "a list", dict: "an object", int: "a whole number"}
 REQUIRED = {"recipe": str, "label": str, "techniques": list, "config": dict, "diff": list}
+OPTIONAL = {"parameters": int, "data_hash": str, "init_from": dict, "origin": dict}
 NON_FINITE = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 LAST_ROWS = 10  # the final training loss is their mean
 WARM_UP = 0.1  # share of the rows that the throughput leaves out
@@ -32,10 +33,11 @@ class Summary:
 
     steps: int  # done [optimizer steps]
     planned_steps: int | None  # [optimizer steps]
-    state: str  # finished, interrupted, unhealthy, running; "unknown" without status.json
+    state: str  # finished, interrupted, unhealthy, failed, running, killed; "unknown" without status.json
     diverged_at: int | None  # first step of the non-finite losses the run ended with
     final_val_loss: float | None  # the last one [nats/token]
     final_val_step: int | None  # where it was taken [optimizer steps]
+    val_bits_per_byte: float | None  # the last one, of the same step [bits/byte]
     perplexity: float | None  # exp(final_val_loss) [dimensionless]
     best_val_loss: float | None  # the smallest finite one [nats/token]
     final_train_loss: float | None  # mean of the last 10 rows [nats/token]
@@ -70,6 +72,10 @@ class RunRecord:
         label: the arm: "baseline" or the techniques joined by "+".
         diff: what the arm changed against the plain recipe: rows of `path`, `old`, `new`.
         status: `state`, `step`, `message`; empty if the trainer wrote none.
+        data_hash: identifies the tokens that it reads.
+        start: the folder whose weights it began with, and their hash; empty without `--init-from`.
+        origin: the run and step of which it is a branch; empty if it is none.
+        alive: whether a process is at it.
         rows: the lines of metrics.jsonl, in order of step.
         data: by source what was read of it, and what was skipped or repaired, in words; empty for older runs.
         losses: by source what to warn of, where much was skipped or repaired.
@@ -84,6 +90,10 @@ class RunRecord:
     parameters: int | None
     environment: dict[str, Any]
     status: dict[str, Any]
+    data_hash: str | None
+    start: dict[str, Any]
+    origin: dict[str, Any]
+    alive: bool
     rows: tuple[dict[str, Any], ...] = field(repr=False)
     data: dict[str, str] = field(default_factory=dict)
     losses: dict[str, str] = field(default_factory=dict)
@@ -92,6 +102,17 @@ class RunRecord:
     def seed(self) -> int | None:
         """The run's seed, if its config has one."""
         return self.config.get("seed")
+
+    @property
+    def branch(self) -> str | None:
+        """The run and step of which it is a branch, as `--branch-from` takes them; None if it is none."""
+        return f"{self.origin.get('folder')}@{self.origin.get('step')}" if self.origin else None
+
+    @property
+    def state(self) -> str:
+        """How it stands; a run that says "running" while no process is at it was killed."""
+        state = str(self.status.get("state", "unknown"))
+        return "killed" if state == "running" and not self.alive else state
 
     def quantities(self) -> list[str]:
         """Every quantity that some row has, sorted."""
@@ -120,10 +141,11 @@ class RunRecord:
         return Summary(
             steps=int(loss_steps[-1]) if loss_steps.size else 0,
             planned_steps=planned if isinstance(planned, int) else None,
-            state=str(self.status.get("state", "unknown")),
+            state=self.state,
             diverged_at=_diverged_at(loss_steps, loss) or _diverged_at(val_steps, val_loss),
             final_val_loss=final_val,
             final_val_step=int(val_steps[-1]) if val_steps.size else None,
+            val_bits_per_byte=_at(self.series("val_bits_per_byte"), val_steps),
             perplexity=perplexity,
             best_val_loss=float(finite_val.min()) if finite_val.size else None,
             final_train_loss=float(loss[-LAST_ROWS:].mean()) if loss.size else None,
@@ -150,9 +172,11 @@ def read_run(folder: Path) -> RunRecord:
             "give the folder that `spikeless train` wrote, the one with run.json and metrics.jsonl in it"
         )
     run = _object(folder / "run.json")
-    for name, kind in REQUIRED.items():
+    for name, kind in {**REQUIRED, **{name: OPTIONAL[name] for name in OPTIONAL if run.get(name) is not None}}.items():
         if not isinstance(run.get(name), kind):
             raise UserError(f"{folder / 'run.json'}: {name!r} must be {TYPE_NAMES[kind]}, got {run.get(name)!r}")
+    if not all(isinstance(each, dict) and {"path", "old", "new"} <= each.keys() for each in run["diff"]):
+        raise UserError(f"{folder / 'run.json'}: each entry of 'diff' must have path, old and new")
     return RunRecord(
         folder=folder,
         recipe=run["recipe"],
@@ -163,6 +187,10 @@ def read_run(folder: Path) -> RunRecord:
         parameters=run.get("parameters"),
         environment=_object(folder / "environment.json", optional=True),
         status=_object(folder / "status.json", optional=True),
+        data_hash=run.get("data_hash"),
+        start=run.get("init_from") or {},
+        origin=run.get("origin") or {},
+        alive=is_locked(folder),
         rows=_read_rows(folder / "metrics.jsonl"),
         data={each["data"]: _described(each) for each in run.get("sources", ())},
         losses={each["data"]: each["loss"] for each in run.get("sources", ()) if each.get("loss")},
@@ -188,20 +216,6 @@ def _object(path: Path, optional: bool = False) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path} must hold a JSON object, got {type(data).__name__}")
     return data
-
-
-def find_runs(folder: Path) -> list[Path]:
-    """The run folders in a folder: itself, or those below it, by name.
-
-    Raises:
-        UserError: there is none.
-    """
-    if (folder / "run.json").exists():
-        return [folder]
-    found = sorted(path.parent for path in folder.rglob("run.json"))
-    if not found:
-        raise UserError(f"{folder} holds no run; give a run folder (one with a run.json), or a folder of them")
-    return found
 
 
 def _read_rows(path: Path) -> tuple[dict[str, Any], ...]:
@@ -239,6 +253,11 @@ def _is_number(value: Any) -> bool:
 
 def _last(values: np.ndarray) -> float | None:
     return float(values[-1]) if values.size else None
+
+
+def _at(series: Series, steps: np.ndarray) -> float | None:
+    """The last value, if it was taken at the last of `steps`."""
+    return float(series[1][-1]) if series[0].size and steps.size and series[0][-1] == steps[-1] else None
 
 
 def _median(values: np.ndarray) -> float | None:

@@ -1,16 +1,14 @@
 """The report of runs: what was run, how it went, how it ended."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from spikeless.errors import UserError
-from spikeless.report.arms import Arm, flatten, gather
+from spikeless.report.arms import Arm, flatten, gather, text
 from spikeless.report.figures import figures
 from spikeless.report.page import write_page
 from spikeless.report.record import RunRecord
-from spikeless.report.table import COLUMNS, caption, cell, summary_rows
+from spikeless.report.table import caption, cell, columns, comparability, summary_rows
 from spikeless.words import counted
 
 __all__ = ["write_report"]
@@ -32,7 +30,7 @@ def write_report(records: Sequence[RunRecord], path: Path, title: str, command: 
     """
     if not records:
         raise UserError("a report needs at least one run; got none")
-    arms = gather(records)
+    arms, rows = gather(records), summary_rows(records)
     write_page(
         Path(path),
         TEMPLATE,
@@ -41,10 +39,11 @@ def write_report(records: Sequence[RunRecord], path: Path, title: str, command: 
         summary=one_line(arms),
         command=command,
         arms=arms,
-        columns=COLUMNS,
-        rows=summary_rows(records),
+        columns=columns(rows),
+        rows=rows,
         cell=cell,
         caption=caption(records),
+        remarks=comparability(records),
         messages=[
             (arm.run_name(record), message)
             for arm in arms
@@ -91,8 +90,3 @@ def by_value(arms: Sequence[Arm], field: str) -> dict[str, list[tuple[str, list[
             runs.setdefault(text(values[path]) if path in values else "not set", []).append(name)
         table[path] = [(value, names if len(runs) > 1 else []) for value, names in runs.items()]
     return dict(sorted(table.items(), key=lambda item: len(item[1]) == 1))
-
-
-def text(value: Any) -> str:
-    """A value of a config as text: strings bare, the rest as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
