@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spikeless.data import encoding, parse_tokenizer
+from spikeless.data import Reading, encoding, parse_tokenizer
 from spikeless.data.encoding import encode_documents
 from spikeless.errors import UserError
 
@@ -41,6 +41,7 @@ def test_text_without_a_space_is_cut_all_the_same(small_batches, byte_tokenizer)
 def test_an_id_outside_the_vocabulary_is_refused(byte_tokenizer):
     class Damaged:
         spec, vocab_size, end_of_text = "damaged", 300, 299
+        reading, special_ids = Reading(), frozenset({299})
 
         def __init__(self, token):
             self.token = token

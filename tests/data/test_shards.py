@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from spikeless.data import Tokens, encoding, load_tokenizer, open_shards, write_shards
+from spikeless.data import Reading, Tokens, encoding, load_tokenizer, open_shards, write_shards
 from spikeless.data.tokenizers._fast import FastTokenizer
 from spikeless.errors import UserError
 
@@ -73,7 +73,7 @@ def test_stretches_across_arrays():
 
 def test_a_large_vocabulary_takes_four_bytes(tmp_path, byte_tokenizer):
     class Large(FastTokenizer):
-        vocab_size = 1 << 17
+        vocab_size, reading, special_ids = 1 << 17, Reading(), frozenset()
 
         def __init__(self):
             self.spec, self.end_of_text = "large", (1 << 17) - 1
@@ -157,7 +157,7 @@ def rename_shard(folder):
         (lambda folder: (folder / "manifest.json").unlink(), "holds no token shards: it has no manifest.json"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "is not valid JSON"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "does not describe token shards of format"),
-        (change_manifest(format=0), "of format 2"),
+        (change_manifest(format=0), "of format 3"),
         (change_manifest(train=3), "is not a manifest of token shards"),
         (change_manifest(data_hash="0"), "was changed"),
         (change_manifest(dtype="uint32"), "was changed"),

@@ -51,6 +51,6 @@ def table_subject(bpe_tokenizer) -> Callable[..., Subject]:
 
     def make(tokenizer: Tokenizer = bpe_tokenizer, context_length: int = 16, **more: object) -> Subject:
         scorer = TableScorer(tokenizer.vocab_size, context_length)
-        return Subject(scorer=scorer, tokenizer=tokenizer, prefix=tokenizer.end_of_text, **more)
+        return Subject(scorer=scorer, tokenizer=tokenizer, **more)
 
     return make

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from spikeless.data import Reading
 from spikeless.data.tokenizers._fast import FastTokenizer
 from spikeless.errors import UserError
 from spikeless.evaluation import LambadaExample, evaluate_lambada, read_lambada
@@ -31,7 +32,7 @@ def of_lm_eval(subject, text, length):
     encode, scorer = subject.tokenizer.encode, subject.scorer
     context, continuation = " ".join(text.split(" ")[:-1]), " " + text.split(" ")[-1]
     if not context:
-        start, wanted = [subject.prefix], encode(continuation)
+        start, wanted = list(subject.prefix), encode(continuation)
     else:
         spaces = len(context) - len(context.rstrip())
         if spaces:
@@ -82,17 +83,17 @@ def test_a_prompt_of_the_tokenizer_comes_first(table_subject):
     seen = []
 
     class Records:
-        context_length, vocab_size = 16, 400
+        model, context_length, vocab_size = None, 16, 400
 
         def __call__(self, inputs, targets):
             seen.append(inputs)
             return plain.scorer(inputs, targets)
 
     plain = table_subject()
-    prompted = table_subject(prompt=(plain.prefix,))
+    prompted = table_subject(plain.tokenizer.with_reading(Reading(beginning=plain.prefix)))
     object.__setattr__(prompted, "scorer", Records())
     evaluate_lambada(prompted, [LambadaExample(context="a", target=" mat")])
-    assert seen[0][0, :2].tolist() == [plain.prefix, *plain.tokenizer.encode("a")]
+    assert seen[0][0, :2].tolist() == [*plain.prefix, *plain.tokenizer.encode("a")]
 
 
 def test_both_forms_of_a_line_are_one(tmp_path, file, helpful_subject):

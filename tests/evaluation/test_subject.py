@@ -59,7 +59,7 @@ def test_a_run_its_checkpoint_and_its_export_are_one_model(run_folder, tmp_path)
     folders = (run_folder, Checkpoints(run_folder).path(2), tmp_path / "out", Checkpoints(run_folder).path(1))
     subjects = [load_subject(folder, device=CPU) for folder in folders]
     assert all(isinstance(subject.scorer, TransformerScorer) for subject in subjects)
-    assert {(subject.prefix, subject.prompt) for subject in subjects} == {(256, ())}
+    assert {(subject.prefix, subject.tokenizer.reading.beginning) for subject in subjects} == {((256,), ())}
     last, same, exported, before = [evaluate_perplexity(subject, DOCUMENTS).loss for subject in subjects]
     assert last == same
     assert exported == pytest.approx(last, rel=1e-5)
@@ -71,7 +71,7 @@ def test_our_code_and_transformers_agree_on_one_folder(run_folder, tmp_path):
     export(run_folder, tmp_path / "out")
     ours = load_subject(tmp_path / "out", device=CPU)
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
-    theirs = type(ours)(scorer=ForeignScorer(model, 32), tokenizer=ours.tokenizer, prefix=ours.prefix)
+    theirs = type(ours)(scorer=ForeignScorer(model, 32), tokenizer=ours.tokenizer)
     assert evaluate_perplexity(ours, DOCUMENTS).loss == pytest.approx(
         evaluate_perplexity(theirs, DOCUMENTS).loss, rel=1e-5
     )
@@ -80,7 +80,7 @@ def test_our_code_and_transformers_agree_on_one_folder(run_folder, tmp_path):
 def test_another_family_is_computed_by_transformers(neox):
     subject = load_subject(neox, device=CPU)
     assert isinstance(subject.scorer, ForeignScorer)
-    assert (subject.scorer.context_length, subject.scorer.vocab_size, subject.prefix) == (24, 257, 256)
+    assert (subject.scorer.context_length, subject.scorer.vocab_size, subject.prefix) == (24, 257, (256,))
     assert 4 < evaluate_perplexity(subject, DOCUMENTS).loss < 8
     assert load_subject(neox, device=CPU, bf16=True).scorer.model.dtype == torch.bfloat16
 
@@ -229,18 +229,22 @@ def test_the_tokenizer_may_come_from_elsewhere(neox, run_folder):
     with pytest.raises(UserError, match=r"holds no tokenizer.*or name another with --tokenizer"):
         load_subject(neox, device=CPU)
     for given in ("bytes", str(run_folder), str(run_folder / "tokenizer.json")):
-        assert load_subject(neox, device=CPU, tokenizer=given).prefix == 256
+        assert load_subject(neox, device=CPU, tokenizer=given).prefix == (256,)
     with pytest.raises(UserError, match="bpe:300 is learnt from text; give the one that the model was trained with"):
         load_subject(neox, device=CPU, tokenizer="bpe:300")
     with pytest.raises(UserError, match="no tokenizer is called 'byte'"):
         load_subject(neox, device=CPU, tokenizer="byte")
 
 
-def test_a_tokenizer_with_more_ids_than_the_model_is_refused(neox, bpe_tokenizer, tmp_path):
+def test_text_that_needs_an_id_beyond_the_model_is_refused(neox, bpe_tokenizer, tmp_path):
     (tmp_path / "bpe").mkdir()
     bpe_tokenizer.save(tmp_path / "bpe")
-    with pytest.raises(UserError, match="has 280 ids, the model 257; give the tokenizer"):
-        load_subject(neox, device=CPU, tokenizer=str(tmp_path / "bpe"))
+    subject = load_subject(neox, device=CPU, tokenizer=str(tmp_path / "bpe"))
+    assert subject.encode("x") == bpe_tokenizer.encode("x")
+    with pytest.raises(
+        UserError, match=r"the text 'the cat sat' needs the token .* has rows for ids below 257 only; give"
+    ):
+        subject.encode("the cat sat")
 
 
 def test_documents_begin_with_bos_where_the_tokenizer_has_one(neox):
@@ -259,7 +263,7 @@ def test_documents_begin_with_bos_where_the_tokenizer_has_one(neox):
     del config["spikeless"]
     (neox / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "a"}))
     subject = load_subject(neox, device=CPU)
-    assert (subject.prefix, subject.prompt) == (97, (97,))
+    assert (subject.prefix, subject.tokenizer.reading.beginning) == ((97,), (97,))
     (neox / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "<s>"}))
     with pytest.raises(UserError, match=r"names the bos token '<s>', which tokenizer.json does not have"):
         load_subject(neox, device=CPU)

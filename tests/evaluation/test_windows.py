@@ -26,7 +26,7 @@ def of_lm_eval(tokens, length):
 @pytest.mark.parametrize("count", [1, 4, 5, 6, 9, 10, 11, 23])
 def test_disjoint_windows_are_those_of_lm_eval(count):
     tokens = list(range(count))
-    windows = list(rolling_windows(tokens, PREFIX, 5, 5))
+    windows = list(rolling_windows(tokens, [PREFIX], 5, 5))
     assert [(window.tokens[:-1], window.tokens[-window.scored :]) for window in windows] == list(of_lm_eval(tokens, 5))
 
 
@@ -34,7 +34,7 @@ def test_disjoint_windows_are_those_of_lm_eval(count):
 @pytest.mark.parametrize("count", [1, 5, 6, 7, 12])
 def test_each_token_is_scored_once_with_the_context_promised(stride, count):
     tokens, length = list(range(count)), 5
-    windows = list(rolling_windows(tokens, PREFIX, length, stride))
+    windows = list(rolling_windows(tokens, [PREFIX], length, stride))
     assert [token for window in windows for token in window.tokens[-window.scored :]] == tokens
     whole = [PREFIX, *tokens]
     for number, window in enumerate(windows):
@@ -45,8 +45,14 @@ def test_each_token_is_scored_once_with_the_context_promised(stride, count):
         assert number in (0, len(windows) - 1) or window.scored == stride
 
 
+def test_a_beginning_of_several_tokens_is_no_target():
+    windows = list(rolling_windows([1, 2, 3, 4, 5, 6], [90, 91], 4, 4))
+    assert [(window.tokens, window.scored) for window in windows] == [([90, 91, 1, 2, 3], 3), ([2, 3, 4, 5, 6], 3)]
+    assert list(rolling_windows([1], [90, 91], 1, 1)) == [Window(tokens=[91, 1], scored=1)]
+
+
 def test_an_empty_document_has_no_window():
-    assert list(rolling_windows([], PREFIX, 5, 5)) == []
+    assert list(rolling_windows([], [PREFIX], 5, 5)) == []
 
 
 def many_windows(count):

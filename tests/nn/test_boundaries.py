@@ -61,3 +61,9 @@ def test_a_window_without_a_boundary_is_computed_as_before(tiny_run, build):
     separate = model.hidden(tokens, documents=Separate().documents(tokens, END))
     torch.testing.assert_close(separate, model.hidden(tokens), rtol=0, atol=1e-12)
     assert Joined().documents(tokens, END) is None
+
+
+def test_where_documents_begin_with_a_token_of_their_own_it_is_position_zero():
+    tokens = torch.tensor([[5, 9, 7, 5, 9, 7, 5]])  # 9 ends a document, 7 begins one
+    assert Separate().documents(tokens, 9, begins=True).tolist() == [[0, 0, 1, 1, 1, 2, 2]]
+    assert Separate().documents(tokens, 9).tolist() == [[0, 1, 1, 1, 2, 2, 2]]

@@ -1,15 +1,24 @@
 """Generation: the cache changes nothing, draws are what they say, the context never overflows."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 
 from spikeless.config import replace_at
+from spikeless.data.tokenizers._fast import FastTokenizer
 from spikeless.errors import SpikelessWarning, UserError
+from spikeless.pretrained.write import write_pretrained
 from spikeless.training.checkpoints import Checkpoints
-from spikeless.training.generate import SamplingConfig, draw, generate, load_model
+from spikeless.training.generate import SamplingConfig, draw, generate, written
 from spikeless.training.loop import train
+from spikeless.training.trained import load_trained
+
+FOREIGN = Path(__file__).parents[1] / "data"
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(FOREIGN))
+    from foreign import byte_level, unigram, wordpiece
 
 GREEDY = SamplingConfig(temperature=0)
 LOGITS = torch.tensor([0.5, 0.15, 0.3, 0.05]).log()
@@ -148,9 +157,10 @@ def trained(tmp_path_factory, tiny_run, corpus):
 
 
 def test_a_run_folder_is_its_newest_checkpoint(trained):
-    model, tokenizer = load_model(trained)
-    last, _ = load_model(Checkpoints(trained).path(8))
-    before, _ = load_model(Checkpoints(trained).path(4))
+    found = load_trained(trained)
+    model, tokenizer = found.model, found.tokenizer
+    last = load_trained(Checkpoints(trained).path(8)).model
+    before = load_trained(Checkpoints(trained).path(4)).model
     assert not model.training
     assert tokenizer.decode(tokenizer.encode("héllo")) == "héllo"
     pairs = list(zip(model.parameters(), last.parameters(), before.parameters(), strict=True))
@@ -161,13 +171,13 @@ def test_a_run_folder_is_its_newest_checkpoint(trained):
 def test_a_corrupted_newest_checkpoint_falls_back_loudly(trained):
     file = Checkpoints(trained).path(8) / "model.safetensors"
     whole = file.read_bytes()
-    before, _ = load_model(Checkpoints(trained).path(4))
+    before = load_trained(Checkpoints(trained).path(4)).model
     try:
         file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         with pytest.warns(SpikelessWarning, match="step-00000008.*using the one before it"):
-            model, _ = load_model(trained)
+            model = load_trained(trained).model
         with pytest.raises(UserError, match="corrupted"):
-            load_model(Checkpoints(trained).path(8))
+            load_trained(Checkpoints(trained).path(8))
     finally:
         file.write_bytes(whole)
     assert all(map(torch.equal, model.parameters(), before.parameters()))
@@ -175,13 +185,43 @@ def test_a_corrupted_newest_checkpoint_falls_back_loudly(trained):
 
 def test_what_is_no_run_folder_is_refused(tmp_path, trained):
     with pytest.raises(UserError, match="neither a run folder"):
-        load_model(tmp_path)
+        load_trained(tmp_path)
     (tmp_path / "run.json").write_bytes((trained / "run.json").read_bytes())
     with pytest.raises(UserError, match="has no checkpoint yet"):
-        load_model(tmp_path)
+        load_trained(tmp_path)
     with pytest.raises(UserError, match="incomplete"):
-        load_model(Checkpoints(tmp_path).path(3))
+        load_trained(Checkpoints(tmp_path).path(3))
 
 
 def test_generation_is_lazy(model):
     assert len(list(itertools.islice(generate(model, [1], 10**9, GREEDY), 3))) == 3
+
+
+@pytest.mark.parametrize(("make", "end"), [(byte_level, "<|endoftext|>"), (unigram, "</s>"), (wordpiece, "[SEP]")])
+def test_what_is_written_is_the_whole_without_the_prompt(make, end):
+    """Decoders join tokens by what stands before them: ids decoded alone would read "thethe", or show "##"."""
+    tokenizer = FastTokenizer(make().to_str(), "theirs", end)
+    ids = tokenizer.encode("the quick brown fox jumps over the lazy dog, 0123456789 times. said the 7th fox")
+    whole = tokenizer.decode(ids)
+    for cut in range(len(ids)):
+        pieces = list(written(tokenizer, ids[:cut], iter(ids[cut:])))
+        assert tokenizer.decode(ids[:cut]) + "".join(pieces) == whole
+        assert len(pieces) > 1 or len(ids) - cut < 3
+
+
+def test_characters_of_several_tokens_wait_and_nothing_is_hidden():
+    tokenizer = FastTokenizer(byte_level(special=("<|endoftext|>", "<s>")).to_str(), "theirs")
+    robot = tokenizer.encode("a🤖é")
+    assert list(written(tokenizer, [], robot)) == ["a", "🤖", "é"]
+    assert list(written(tokenizer, [], robot[:3])) == ["a", "\ufffd"]
+    assert list(written(tokenizer, robot[:1], [1, 999, *robot[1:3], 999])) == ["<s>", "<id 999>", "\ufffd<id 999>"]
+
+
+def test_a_model_of_transformers_continues_as_ours_does(tmp_path, tiny_run, build):
+    transformers = pytest.importorskip("transformers")
+    model = build(tiny_run("gpt2", context_length=12)).eval()
+    tokenizer = FastTokenizer(byte_level(vocab_size=257).to_str(), "theirs")
+    write_pretrained(model, tokenizer, tmp_path, dtype=torch.float32)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    expected = list(generate(model, [5, 6], 14, GREEDY))
+    assert list(generate(theirs, [5, 6], 14, GREEDY, 12)) == expected

@@ -32,7 +32,7 @@ def test_it_is_plain_training(tmp_path, quick_run):
     run = replace_at(quick_run, {"steps": 6})
     train(run, tmp_path)
     data = prepare(run.data.spec, run.data.tokenizer, validation_fraction=run.data.validation_fraction)
-    run = fill_vocabulary(run, data.tokenizer)
+    run = fill_vocabulary(run, data)
     model = build_model(run, "cpu")
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim != 2]
@@ -58,7 +58,7 @@ def test_the_exact_gradient_variance_is_that_of_the_step(tmp_path, quick_run):
     run = replace_at(quick_run, {"steps": 1, "metrics.every": 1, "metrics.diagnostics": ("gradient_variance_exact",)})
     train(run, tmp_path)
     data = prepare(run.data.spec, run.data.tokenizer, validation_fraction=run.data.validation_fraction)
-    model = build_model(fill_vocabulary(run, data.tokenizer), "cpu")
+    model = build_model(fill_vocabulary(run, data), "cpu")
     gradients = []
     for inputs, targets in zip(*Sampler(data.train, run.data.sequence_length, run.seed).batch(0, 4), strict=True):
         loss = torch.nn.functional.cross_entropy(model(inputs[None]).flatten(0, 1), targets)
@@ -99,7 +99,7 @@ def test_the_hidden_variance_is_that_of_the_first_part_of_the_batch(tmp_path, qu
     run = replace_at(quick_run, {"steps": 1, "metrics.every": 1, "metrics.diagnostics": ("hidden_variance",)})
     train(run, tmp_path)
     data = prepare(run.data.spec, run.data.tokenizer, validation_fraction=run.data.validation_fraction)
-    model = build_model(fill_vocabulary(run, data.tokenizer), "cpu")
+    model = build_model(fill_vocabulary(run, data), "cpu")
     inputs, _ = Sampler(data.train, run.data.sequence_length, run.seed).batch(0, 4)
     expected = [each.double().var(-1, correction=0).mean().item() for each in model.streams(inputs[:1])]
     start, end = rows_of(tmp_path)
@@ -245,7 +245,7 @@ def test_separate_documents_are_trained_and_validated_as_if_each_stood_alone(tmp
     run = replace_at(quick_run, changes | {"steps": 1})
     train(run, tmp_path / "run")
     data = prepare(run.data.spec, run.data.tokenizer, validation_fraction=0.4)
-    run = fill_vocabulary(run, data.tokenizer)
+    run = fill_vocabulary(run, data)
     model, end = build_model(run, "cpu"), data.tokenizer.end_of_text
 
     def by_hand(inputs, targets):

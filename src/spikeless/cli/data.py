@@ -14,6 +14,7 @@ from spikeless.config import to_dict
 from spikeless.data.documents import tally_text
 from spikeless.data.inspection import Inspection, TokenCount, inspect_shards
 from spikeless.data.prepare import prepare_folder, prepared_folders
+from spikeless.data.shards import Manifest
 from spikeless.data.split import VALIDATION_FRACTION
 from spikeless.errors import UserError
 from spikeless.run import DataConfig
@@ -63,6 +64,7 @@ def prepare(
     for manifest in manifests:
         if manifest.selection:
             console.print(f"{manifest.data}: {manifest.selection}", soft_wrap=True, markup=False)
+        console.print(f"{manifest.data}: {_reading(manifest)}", soft_wrap=True, markup=False)
     console.print(f"prepared: {out} (train on it with --data shards:{out})", soft_wrap=True, markup=False)
 
 
@@ -88,6 +90,7 @@ def _show(found: Inspection, console: Console, verified: bool) -> None:
         ("data", manifest.data),
         *([("read of it", manifest.selection)] if manifest.selection else ()),
         ("tokenizer", f"{manifest.tokenizer}, {counted(manifest.vocab_size, 'token')}"),
+        ("read", _reading(manifest)),
         ("stored as", manifest.dtype),
         ("data hash", manifest.data_hash[:16] + "…"),
         ("hashes of the shards", "verified" if verified else "not looked at; --verify does"),
@@ -117,6 +120,15 @@ def _show(found: Inspection, console: Console, verified: bool) -> None:
     for name, part in found.parts.items():
         for text in part.samples:
             console.print(Text(f"{name}: ", style="bold").append(repr(text), style="default"), soft_wrap=True)
+
+
+def _reading(manifest: Manifest) -> str:
+    """How text was read, in words."""
+    ids = " ".join(map(str, manifest.reading.beginning))
+    begin = f"documents begin with id {ids}" if ids else "documents begin with no id of their own"
+    spelled = manifest.train.special_tokens + manifest.validation.special_tokens
+    how = {"text": "as text", "parsed": f"as ids but end-of-text ({spelled:,})", "all": f"as ids ({spelled:,})"}
+    return f"{begin}; special tokens in text are read {how[manifest.reading.special_tokens]}"
 
 
 def _frequencies(title: str, tokens: tuple[TokenCount, ...], total: int) -> Table:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from spikeless.cli._options import Data, Device, JSONFile, write_or_print
-from spikeless.data import parse_corpus
+from spikeless.data import parse_corpus, split_reading
 from spikeless.data.documents import Document, Tally, loss_of, texts_of
 from spikeless.data.mixture import parse_mixture
 from spikeless.data.progress import track
@@ -76,9 +76,13 @@ def evaluate(
         raise UserError("there is nothing to evaluate on; give --data SPEC, --lambada FILE, or both")
     if data is not None and len(parse_mixture(data)) > 1:
         raise UserError(f"--data {data!r} is a mixture; evaluate one source at a time, so that each has its number")
-    corpus = None if data is None else parse_corpus(data)
+    source, special_tokens = (None, None) if data is None else split_reading(data)
+    corpus = None if source is None else parse_corpus(source)
     examples = None if lambada is None else list(read_lambada(lambada))
     subject = load_subject(path, tokenizer=tokenizer, device=resolve_device(device or "auto"), bf16=precision == "bf16")
+    if special_tokens:
+        reading = replace(subject.tokenizer.reading, special_tokens=special_tokens)
+        subject = replace(subject, tokenizer=subject.tokenizer.with_reading(reading))
     numbers: dict[str, Any] = {"model": str(path), "tokenizer": subject.tokenizer.spec, "precision": precision}
     tables = []
     if corpus is not None:

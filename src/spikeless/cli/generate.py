@@ -1,19 +1,22 @@
 """`spikeless generate`."""
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
-from spikeless.training.generate import SamplingConfig, load_model
+from spikeless.evaluation import load_subject
+from spikeless.training.generate import SamplingConfig, written
 from spikeless.training.generate import generate as continue_prompt
 
 __all__ = ["generate"]
 
 
 def generate(
-    path: Annotated[Path, typer.Argument(help="A run folder, or one checkpoint in it.")],
+    path: Annotated[Path, typer.Argument(help="A run folder, a checkpoint, or a Hugging Face folder.")],
     prompt: Annotated[str, typer.Option("--prompt", help="Text to continue; empty means a new document.")] = "",
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="New tokens at most.")] = 100,
     temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token.")] = 0.8,
@@ -23,18 +26,12 @@ def generate(
 ) -> None:
     """Continue a text with a trained model."""
     sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    model, tokenizer = load_model(path)
-    start = tokenizer.encode(prompt) or [tokenizer.end_of_text]
-    ids: list[int] = []
-    shown = ""
+    subject = load_subject(path, device=torch.device("cpu"))
+    tokenizer, ids = subject.tokenizer, subject.encode(prompt)
+    start = [*tokenizer.reading.beginning, *ids] if ids else subject.prefix
+    tokens = continue_prompt(subject.scorer.model, start, max_tokens, sampling, subject.scorer.context_length)
     sys.stdout.write(prompt)
-    for token in continue_prompt(model, start, max_tokens, sampling):
-        if token == tokenizer.end_of_text:
-            break
-        ids.append(token)
-        text = tokenizer.decode(ids)
-        if not text.endswith("\ufffd"):  # a character may take several tokens
-            sys.stdout.write(text[len(shown) :])
-            sys.stdout.flush()
-            shown = text
+    for text in written(tokenizer, ids, itertools.takewhile(lambda token: token != tokenizer.end_of_text, tokens)):
+        sys.stdout.write(text)
+        sys.stdout.flush()
     sys.stdout.write("\n")

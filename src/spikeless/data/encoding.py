@@ -16,7 +16,7 @@ import numpy as np
 from spikeless.data.tokenizers import Tokenizer
 from spikeless.errors import UserError
 
-__all__ = ["Encoded", "encode_documents"]
+__all__ = ["Encoded", "encode_documents", "refuse_rowless"]
 
 BATCH_BYTES = 1 << 20
 """How much text is encoded at a time, in UTF-8 [bytes]; while it is, each takes up to a hundred bytes of memory."""
@@ -30,18 +30,20 @@ WORD_END = re.compile(r"(?<=\S) (?=\S)|(?<=[^\W_])\n(?=\S)")
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A stretch of documents as token ids, an end-of-text id after each.
+    """A stretch of documents as token ids: what they begin with before each, an end-of-text id after each.
 
     Attributes:
         ids: int64.
         documents: how many end here.
         bytes: of their text in UTF-8.
+        special_tokens: how many special tokens their text spelled [tokens].
         ends: true if the stretch ends with a document's end.
     """
 
     ids: np.ndarray
     documents: int
     bytes: int
+    special_tokens: int
     ends: bool
 
 
@@ -49,6 +51,7 @@ class Encoded:
 class _Piece:
     text: str
     bytes: int
+    first: bool
     last: bool
 
 
@@ -90,18 +93,21 @@ def _pieces(document: str) -> Iterator[_Piece]:
         limit = start + PIECE_CHARACTERS
         space = WORD_END.search(document, limit, limit + PIECE_CHARACTERS)
         stop = space.start() if space else limit
-        yield _piece(document[start:stop], last=False)
+        yield _piece(document[start:stop], first=start == 0, last=False)
         start = stop
-    yield _piece(document[start:] if start else document, last=True)
+    yield _piece(document[start:] if start else document, first=start == 0, last=True)
 
 
-def _piece(text: str, last: bool) -> _Piece:
-    return _Piece(text=text, bytes=len(text) if text.isascii() else len(text.encode()), last=last)
+def _piece(text: str, first: bool, last: bool) -> _Piece:
+    return _Piece(text=text, bytes=len(text) if text.isascii() else len(text.encode()), first=first, last=last)
 
 
 def _encode(batch: list[_Piece], tokenizer: Tokenizer) -> Encoded:
     encoded = tokenizer.encode_batch([piece.text for piece in batch])
+    spelled = _special_tokens(encoded, tokenizer)
     for piece, ids in zip(batch, encoded, strict=True):
+        if piece.first:
+            ids[:0] = tokenizer.reading.beginning
         if piece.last:
             ids.append(tokenizer.end_of_text)
     ids = np.fromiter(chain.from_iterable(encoded), np.int64, sum(map(len, encoded)))
@@ -114,5 +120,37 @@ def _encode(batch: list[_Piece], tokenizer: Tokenizer) -> Encoded:
         ids=ids,
         documents=sum(piece.last for piece in batch),
         bytes=sum(piece.bytes for piece in batch),
+        special_tokens=spelled,
         ends=batch[-1].last,
+    )
+
+
+def _special_tokens(encoded: list[list[int]], tokenizer: Tokenizer) -> int:
+    special = tokenizer.special_ids
+    if tokenizer.reading.special_tokens == "text" or (len(special) == 1 and tokenizer.reading.special_tokens != "all"):
+        return 0
+    return sum(not special.isdisjoint(ids) and sum(each in special for each in ids) for ids in encoded)
+
+
+def refuse_rowless(largest: int, rows: int, tokenizer: Tokenizer, where: str, advice: str) -> None:
+    """Refuse text that needs an id beyond a model's table; ids that no text needs may lie there.
+
+    Args:
+        largest: the largest id of the text.
+        rows: of the table; ids that it takes are below this.
+        tokenizer: gave the ids.
+        where: the text, for messages.
+        advice: what helps where reading special tokens as text does not.
+
+    Raises:
+        UserError: naming the token.
+    """
+    if largest < rows:
+        return
+    spelled = largest in tokenizer.special_ids - {tokenizer.end_of_text, *tokenizer.reading.beginning}
+    if spelled and tokenizer.reading.special_tokens != "text":
+        advice = f"with special_tokens=text in the data spec it is read as text; else {advice}"
+    raise UserError(
+        f"{where} needs the token {tokenizer.id_to_token(largest)!r} (id {largest}), but the model has rows for ids "
+        f"below {rows} only; {advice}"
     )

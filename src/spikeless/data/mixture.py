@@ -63,6 +63,11 @@ class Mixture:
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
+    @property
+    def largest(self) -> int:
+        """The largest id of all parts; all are read."""
+        return max(part.largest for part in self.parts)
+
     def turns(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whose turn each sample is, and how many turns that source had before; int64 like `samples`."""
         sources, before, counts = self._period

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ from spikeless.data.cache import cached
 from spikeless.data.corpora import parse_corpus
 from spikeless.data.documents import Document, Tally, loss_of, texts_of
 from spikeless.data.mixture import Mixture, parse_mixture
+from spikeless.data.reading import SpecialTokens, split_reading
 from spikeless.data.shard_writer import write_shards
-from spikeless.data.shards import FORMAT, MIXTURE, Manifest, Shards, Tokens, open_shards, read_manifest
+from spikeless.data.shards import FORMAT, MIXTURE, READABLE, Manifest, Shards, Tokens, open_shards, read_manifest
 from spikeless.data.split import VALIDATION_FRACTION, Part, Split
 from spikeless.data.tokenizers import Tokenizer, load_tokenizer, parse_tokenizer
 from spikeless.errors import SpikelessWarning, UserError
@@ -69,7 +70,10 @@ class SourceRead:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """Tokens to train and validate on, and the tokenizer that they belong to."""
+    """Tokens to train and validate on, and the tokenizer that they belong to, with the reading that they have.
+
+    Where sources differ in how special tokens were read, it is the tokenizer's own way.
+    """
 
     train: Tokens | Mixture
     validation: Tokens | Mixture
@@ -87,6 +91,13 @@ class _Source:
     spec: str
     origin: Path | Split
     """The folder of its shards if they were prepared before, else its documents."""
+    special_tokens: SpecialTokens | None = None
+    """How special tokens in its text are read; as the tokenizer says if None."""
+
+    def read_by(self, tokenizer: Tokenizer) -> Tokenizer:
+        """The tokenizer, reading this source."""
+        special_tokens = self.special_tokens or tokenizer.reading.special_tokens
+        return tokenizer.with_reading(replace(tokenizer.reading, special_tokens=special_tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +137,16 @@ def prepare(data: str, tokenizer: str | Tokenizer, *, validation_fraction: float
         validation = Mixture([each.validation for each in opened], shares)
         hashes = (f"{source.share} {each.manifest.data_hash}" for source, each in zip(sources, opened, strict=True))
         data_hash = content_hash("mixture", *hashes)
+    ways = {each.manifest.reading.special_tokens for each in opened}
+    reading = replace(built.reading, special_tokens=ways.pop() if len(ways) == 1 else built.reading.special_tokens)
     read = [_read(each.manifest, source) for source, each in zip(sources, opened, strict=True)]
-    return PreparedData(train=train, validation=validation, tokenizer=built, data_hash=data_hash, sources=_told(read))
+    return PreparedData(
+        train=train,
+        validation=validation,
+        tokenizer=built.with_reading(reading),
+        data_hash=data_hash,
+        sources=_told(read),
+    )
 
 
 def prepare_folder(
@@ -154,7 +173,7 @@ def prepare_folder(
             raise UserError(f"{source.spec} is prepared already; use it as it is, in a mixture too")
     built = _tokenizer(tokenizer, sources)
     if len(sources) == 1:
-        _write(sources[0], folder, built, _identity(sources[0]))
+        _write(sources[0], folder, sources[0].read_by(built), _identity(sources[0]))
         return _manifests(folder)
     names = tuple(str(index) for index in range(len(sources)))
     with resumable(folder) as work:
@@ -162,10 +181,10 @@ def prepare_folder(
             if path.name not in {".lock", *names, *(f".{name}.partial" for name in names)}:
                 remove(path)
         for name, source in zip(names, sources, strict=True):
-            if not _is_finished(source, work / name, built):
+            if not _is_finished(source, work / name, source.read_by(built)):
                 if (work / name).exists():
                     remove(work / name)
-                _write(source, work / name, built, _identity(source))
+                _write(source, work / name, source.read_by(built), _identity(source))
         write_json(work / MIXTURE, to_dict(_MixtureFile(format=FORMAT, data=data, folders=names)))
     return _manifests(folder)
 
@@ -223,9 +242,12 @@ def _sources(data: str, validation_fraction: float) -> list[_Source]:
     sources = []
     for share, spec in ((share, spec.strip()) for share, spec in parsed):
         if not spec.startswith(PREFIX):
-            split = Split(corpus=parse_corpus(spec), validation_fraction=validation_fraction)
-            sources.append(_Source(share=share, spec=spec, origin=split))
+            corpus, special_tokens = split_reading(spec)
+            split = Split(corpus=parse_corpus(corpus), validation_fraction=validation_fraction)
+            sources.append(_Source(share=share, spec=spec, origin=split, special_tokens=special_tokens))
             continue
+        if split_reading(spec)[1]:
+            raise UserError(f"{spec}: special_tokens= comes too late for prepared shards; prepare them anew with it")
         folder = _folder_of(spec)
         folders = prepared_folders(folder)
         if len(folders) == 1:
@@ -264,7 +286,7 @@ def _read_mixture(folder: Path) -> _MixtureFile:
     except UserError as error:
         raise UserError(f"{path} does not describe a mixture: {error.__cause__ or error}") from None
     expected = tuple(str(index) for index in range(len(parse_mixture(mixture.data))))
-    if mixture.format != FORMAT or mixture.folders != expected:
+    if mixture.format not in READABLE or mixture.folders != expected:
         raise UserError(f"{path} does not describe a mixture of format {FORMAT} in the folders {', '.join(expected)}")
     return mixture
 
@@ -279,12 +301,15 @@ def _tokenizer(wanted: str | Tokenizer, sources: list[_Source]) -> Tokenizer:
             splits.append(source.origin)
             continue
         manifest = read_manifest(source.origin)
-        if manifest.tokenizer != wanted and manifest.tokenizer_fingerprint != _fingerprint(wanted):
+        if manifest.tokenizer == wanted:
+            return load_tokenizer(source.origin)
+        same = _unlearnt(wanted)
+        if same is None or manifest.tokenizer_fingerprint != same.fingerprint():
             raise UserError(
                 f"the shards in {source.origin} were written with the tokenizer {manifest.tokenizer}, "
                 f"not with {wanted}; use --tokenizer {manifest.tokenizer}, or prepare them anew"
             )
-        return load_tokenizer(source.origin)
+        return same if same.is_recorded else load_tokenizer(source.origin)  # what a checkpoint was trained with decides
     fingerprints = [split.fingerprint() for split in splits]
     identity = fingerprints[0] if len(splits) == 1 else content_hash("mixture", *fingerprints)
 
@@ -296,14 +321,14 @@ def _tokenizer(wanted: str | Tokenizer, sources: list[_Source]) -> Tokenizer:
     return parse_tokenizer(wanted).build(documents, identity)
 
 
-def _fingerprint(spec: str) -> str | None:
-    """Of a tokenizer that learns nothing; None of one that is learnt from documents."""
+def _unlearnt(spec: str) -> Tokenizer | None:
+    """A tokenizer that learns nothing; None for one that is learnt from documents."""
 
     def none() -> Iterator[str]:
         raise _Learns
 
     try:
-        return parse_tokenizer(spec).build(none, "").fingerprint()
+        return parse_tokenizer(spec).build(none, "")
     except _Learns:
         return None
 
@@ -316,8 +341,9 @@ def _open(source: _Source, tokenizer: Tokenizer) -> Shards:
     """The shards of a source, from the cache if they were not prepared before."""
     if isinstance(source.origin, Path):
         return open_shards(source.origin, tokenizer)
+    tokenizer = source.read_by(tokenizer)
     fingerprint = source.origin.fingerprint()
-    key = content_hash(str(FORMAT), fingerprint, tokenizer.fingerprint())
+    key = content_hash(str(FORMAT), fingerprint, tokenizer.fingerprint(), repr(tokenizer.reading))
     build = partial(_write, source, tokenizer=tokenizer, fingerprint=fingerprint)
     return cached("shards", key, build, lambda folder: open_shards(folder, tokenizer, verify=True))
 
@@ -345,7 +371,7 @@ def _is_finished(source: _Source, folder: Path, tokenizer: Tokenizer) -> bool:
         manifest = open_shards(folder, tokenizer, verify=True).manifest
     except UserError:
         return False
-    return manifest.documents_hash == _identity(source)
+    return manifest.documents_hash == _identity(source) and manifest.reading == tokenizer.reading
 
 
 def _identity(source: _Source) -> str:

@@ -104,16 +104,16 @@ def validation_bytes_per_token(
 ) -> float | None:
     """Bytes of text over tokens, of the targets of `validation_batches`; None if their text is empty.
 
-    The text is what the targets decode to, in UTF-8; end-of-text is a token and has no bytes.
+    The text is what the targets decode to, in UTF-8; end-of-text and what documents begin with have no bytes.
     """
     mixture, sources, turns = _validation_windows(tokens, sequence_length, max_tokens)
-    size = 0
+    size, between = 0, (tokenizer.end_of_text, *tokenizer.reading.beginning)
     for source, part in enumerate(mixture.parts):
         end = 1 + int(np.count_nonzero(sources == source)) * sequence_length  # its first windows, which lie in a row
         for start in range(1, end, DECODED_TOKENS):
             ids = part.read(start, min(DECODED_TOKENS, end - start))
             texts = np.split(ids, np.flatnonzero(ids == tokenizer.end_of_text) + 1)
-            size += sum(len(tokenizer.decode(text[text != tokenizer.end_of_text]).encode()) for text in texts)
+            size += sum(len(tokenizer.decode(text[~np.isin(text, between)]).encode()) for text in texts)
     return size / (len(turns) * sequence_length) or None
 
 

@@ -40,6 +40,7 @@ class _Finished:
     shard: Shard
     documents: int
     bytes: int
+    special_tokens: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def write_shards(
     Args:
         folder: must not exist yet.
         documents: streams the training and the validation documents.
-        tokenizer: it is saved in the folder too.
+        tokenizer: reads the documents as its `reading` says; it is saved in the folder too.
         data: the data spec, for the manifest.
         identity: identifies the content of the documents; what another one left unfinished is removed.
         selection: what of the data is read and what is not, for the manifest.
@@ -77,7 +78,7 @@ def write_shards(
     Warns:
         SpikelessWarning: something unfinished of other data is removed.
     """
-    begun = content_hash(str(FORMAT), identity, tokenizer.fingerprint(), str(shard_tokens))
+    begun = content_hash(str(FORMAT), identity, tokenizer.fingerprint(), repr(tokenizer.reading), str(shard_tokens))
     with resumable(folder) as work:
         writer = _Writer(
             work, documents, tokenizer, _take_up(work, begun, DTYPES[dtype_for(tokenizer)].itemsize), shard_tokens
@@ -97,6 +98,7 @@ def write_shards(
             validation=validation,
             data_hash=hash_of(dtype, tokenizer.fingerprint(), train, validation),
             selection=selection,
+            reading=tokenizer.reading,
         )
         write_json(work / MANIFEST, to_dict(manifest))
         (work / JOURNAL).unlink(missing_ok=True)
@@ -155,6 +157,7 @@ class _Writer:
             bytes=sum(each.bytes for each in finished),
             skipped=dict(sorted(tally.items())),
             shards=tuple(each.shard for each in finished),
+            special_tokens=sum(each.special_tokens for each in finished),
         )
 
     def _finished(self, part: Part) -> list[_Finished]:
@@ -172,7 +175,7 @@ class _OpenShard:
         self._part: Part = part
         self._path = work / f"{part}-{number:05d}.bin"
         self._dtype, self._file, self._digest = DTYPES[dtype_for(tokenizer)], self._path.open("wb"), hashlib.sha256()
-        self.tokens = self._documents = self._bytes = 0
+        self.tokens = self._documents = self._bytes = self._special_tokens = 0
 
     def write(self, batch: Encoded) -> None:
         """Append a batch."""
@@ -182,10 +185,17 @@ class _OpenShard:
         self.tokens += len(batch.ids)
         self._documents += batch.documents
         self._bytes += batch.bytes
+        self._special_tokens += batch.special_tokens
 
     def finish(self) -> _Finished:
         """Bring it to the disk."""
         self._file.close()
         sync(self._path)
         shard = Shard(file=self._path.name, tokens=self.tokens, sha256=self._digest.hexdigest())
-        return _Finished(part=self._part, shard=shard, documents=self._documents, bytes=self._bytes)
+        return _Finished(
+            part=self._part,
+            shard=shard,
+            documents=self._documents,
+            bytes=self._bytes,
+            special_tokens=self._special_tokens,
+        )

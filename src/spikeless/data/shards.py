@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from spikeless.config import from_dict
+from spikeless.data.reading import Reading
 from spikeless.data.tokenizers import Tokenizer
 from spikeless.errors import UserError
 from spikeless.files import content_hash, read_json, sha256
@@ -35,7 +36,9 @@ __all__ = [
     "read_manifest",
 ]
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, 3)
+"""Format 2, of version 0.1.0, records no reading: all were read in one way."""
 MANIFEST = "manifest.json"
 MIXTURE = "mixture.json"
 """Instead of a manifest: the folder holds several of shards."""
@@ -58,10 +61,12 @@ class ShardedPart:
     documents: int
     tokens: int
     bytes: int
-    """Of the documents' text in UTF-8; end-of-text adds none."""
+    """Of the documents' text in UTF-8; end-of-text, and what a document begins with, add none."""
     skipped: dict[str, int]
     """What the corpus skipped or repaired, by kind [documents]."""
     shards: tuple[Shard, ...]
+    special_tokens: int = 0
+    """How many special tokens the documents' text spelled [tokens]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +88,8 @@ class Manifest:
     """Identifies every token of both parts, in order, and the tokenizer that they belong to."""
     selection: str = ""
     """What of the data was read and what was not, as far as the spec does not say it."""
+    reading: Reading = Reading()
+    """How the documents were read."""
 
 
 class Tokens:
@@ -99,6 +106,11 @@ class Tokens:
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def largest(self) -> int:
+        """The largest id; all are read."""
+        return max((int(each.max()) for each in self._arrays if len(each)), default=-1)
 
     def read(self, start: int, length: int) -> np.ndarray:
         """Copy `length` tokens from `start` on, as int64; they may lie in several shards.
@@ -145,6 +157,12 @@ def open_shards(folder: Path, tokenizer: Tokenizer, *, verify: bool = False) -> 
             f"the shards in {folder} were written with another tokenizer ({manifest.tokenizer}) than this "
             f"one ({tokenizer.spec}); open them with the tokenizer they were written with, or write them anew"
         )
+    if manifest.reading.beginning != tokenizer.reading.beginning:
+        here, there = (tokenizer.decode(each.reading.beginning) or "nothing" for each in (manifest, tokenizer))
+        raise UserError(
+            f"the documents of the shards in {folder} begin with {here}, those of the model or of other data with "
+            f"{there}; prepare them anew with its tokenizer"
+        )
     dtype = DTYPES[manifest.dtype]
     train, validation = (
         Tokens([_open_shard(folder / shard.file, shard, dtype, verify) for shard in part.shards], tokenizer.vocab_size)
@@ -165,7 +183,7 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} holds no token shards: it has no {MANIFEST}; give a folder of `spikeless data prepare`"
         )
     data = read_json(path)
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    if not isinstance(data, dict) or data.get("format") not in READABLE:
         raise UserError(f"{path} does not describe token shards of format {FORMAT}; write them anew")
     try:
         manifest = from_dict(data, Manifest)

@@ -67,7 +67,7 @@ def evaluate_lambada(
     """Accuracy and perplexity of last words, as lm-eval's task `lambada_openai` defines them.
 
     Context and word are encoded together, and split after as many tokens as the context has by itself. A context
-    without text is the token that begins documents. What is too long loses its beginning.
+    without text is what documents begin with. What is too long loses its beginning.
 
     Args:
         subject: the model and its tokenizer.
@@ -160,11 +160,11 @@ def _encode(subject: Subject, example: LambadaExample) -> tuple[Sequence[int], S
     """Tokens of context and target; white space at the end of the context counts to the target."""
     context = example.context.rstrip()
     target = example.context[len(context) :] + example.target
-    encode = subject.tokenizer.encode
+    encode = subject.encode
     if not context:
-        return [subject.prefix], encode(target)
+        return subject.prefix, encode(target)
     own = encode(context)
     tokens = encode(context + target)[len(own) :]
     if not tokens:
         raise UserError(f"{example.where}: the tokenizer gives the last word {example.target!r} no token of its own")
-    return [*subject.prompt, *own], tokens
+    return [*subject.tokenizer.reading.beginning, *own], tokens

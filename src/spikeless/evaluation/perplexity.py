@@ -49,10 +49,10 @@ def evaluate_perplexity(
 ) -> Perplexity:
     """Score every token of every document once.
 
-    A document is scored by itself: its first token is predicted from the token that begins documents (end-of-text for
-    our models), which is not scored. This is the rolling log-likelihood of EleutherAI's lm-eval, and bits per byte is
-    its `bits_per_byte`, where the tokenizer puts no bos token before a text by itself. Where it does, as Llama's,
-    lm-eval scores that token too.
+    A document is scored by itself: its first token is predicted from what documents begin with, or from the
+    end-of-text of the one before where that is nothing; neither is scored. This is the rolling log-likelihood of
+    EleutherAI's lm-eval, and bits per byte is its `bits_per_byte`, where the tokenizer puts no bos token before a text
+    by itself. Where it does, as Llama's, lm-eval scores that token too.
 
     Args:
         subject: the model and its tokenizer.
@@ -77,7 +77,7 @@ def evaluate_perplexity(
 
     def windows() -> Iterator[Window]:
         for text in documents:
-            tokens = subject.tokenizer.encode(text)
+            tokens = subject.encode(text)
             seen.documents += 1
             seen.tokens += len(tokens)
             seen.bytes += len(text.encode("utf-8"))

@@ -34,6 +34,11 @@ class Scorer(Protocol):
     """A causal language model that is asked for nothing but the probability of given tokens."""
 
     @property
+    def model(self) -> Any:
+        """The model itself, of ours or of `transformers`."""
+        ...
+
+    @property
     def context_length(self) -> int | None:
         """Most tokens that it takes at a time [tokens]."""
         ...

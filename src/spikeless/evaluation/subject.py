@@ -1,19 +1,17 @@
 """What is evaluated: a model that scores tokens, and how it reads text."""
 
-import itertools
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tokenizers
 import torch
 
-from spikeless.data import Tokenizer, load_tokenizer, parse_tokenizer
+from spikeless.data import Tokenizer, load_tokenizer, parse_tokenizer, refuse_rowless
 from spikeless.data.split import VALIDATION_FRACTION
 from spikeless.data.tokenizers.hf import HuggingFaceTokenizer
-from spikeless.errors import UserError
+from spikeless.errors import SpikelessWarning, UserError
 from spikeless.evaluation.scorer import ForeignScorer, Scorer, TransformerScorer
-from spikeless.files import read_json
 from spikeless.nn.transformer import Transformer
 from spikeless.pretrained.foreign import context_length_of, load_foreign
 from spikeless.pretrained.read import read_config, read_pretrained
@@ -29,28 +27,42 @@ class Subject:
 
     Attributes:
         scorer: the model.
-        tokenizer: its tokenizer.
-        prefix: the id from which a document's first token is predicted: the tokenizer's bos token, or
-            end-of-text where it names none.
-        prompt: ids that the tokenizer puts before every text by itself; most have none, Llama's has its bos.
+        tokenizer: its tokenizer; `reading` is how the model was trained to read.
         validation_fraction: how much of a corpus the model's run held out.
 
     Raises:
-        UserError: the tokenizer has more ids than the model.
+        UserError: the model has no row for what documents begin with.
     """
 
     scorer: Scorer
     tokenizer: Tokenizer
-    prefix: int
-    prompt: tuple[int, ...] = ()
     validation_fraction: float = VALIDATION_FRACTION
 
     def __post_init__(self) -> None:
-        if self.tokenizer.vocab_size > self.scorer.vocab_size:
-            raise UserError(
-                f"the tokenizer {self.tokenizer.spec} has {self.tokenizer.vocab_size} ids, "
-                f"the model {self.scorer.vocab_size}; give the tokenizer that it was trained with"
-            )
+        self._check(self.prefix, "what a document begins with")
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """What a document's first token is predicted from: what documents begin with, else what ends the one before.
+
+        A tokenizer of others that names a bos token and puts it nowhere means that one, as in lm-eval.
+        """
+        bos = None if self.tokenizer.is_recorded else self.tokenizer.special_token("bos")
+        return self.tokenizer.reading.beginning or (self.tokenizer.end_of_text if bos is None else bos,)
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without what documents begin with.
+
+        Raises:
+            UserError: the model has no row for one of them.
+        """
+        ids = self.tokenizer.encode(text)
+        self._check(ids, f"the text {text[:40]!r}{'…' * (len(text) > 40)}")
+        return ids
+
+    def _check(self, ids: Sequence[int], where: str) -> None:
+        advice = "give the tokenizer that it was trained with, or leave this out of the text"
+        refuse_rowless(max(ids, default=-1), self.scorer.vocab_size, self.tokenizer, where, advice)
 
     def window_length(self, wanted: int | None) -> int:
         """Most tokens to show the model at once: `wanted`, or its context length if None.
@@ -89,6 +101,9 @@ def load_subject(
 
     Raises:
         UserError: no such folder, a damaged one, a model that cannot be computed, or no tokenizer that fits.
+
+    Warns:
+        SpikelessWarning: the tokenizer does not keep every text, which flatters bits per byte.
     """
     if not path.is_dir():
         raise UserError(f"{path} is no folder; give a run folder, a checkpoint in it, or a Hugging Face folder")
@@ -98,10 +113,8 @@ def load_subject(
         trained = load_trained(path, trusted=trusted)
         scorer = TransformerScorer(trained.model.to(device), bf16=bf16)
         folder, fraction = trained.folder, trained.run.data.validation_fraction
-    chosen = _tokenizer(folder if tokenizer is None else tokenizer)
-    source = folder if tokenizer is None else Path(tokenizer.removeprefix("hf:"))
-    prefix, prompt = _beginning(source, chosen)
-    return Subject(scorer=scorer, tokenizer=chosen, prefix=prefix, prompt=prompt, validation_fraction=fraction)
+    chosen = _tokenizer(folder if tokenizer is None else tokenizer).as_published()
+    return Subject(scorer=scorer, tokenizer=chosen, validation_fraction=fraction)
 
 
 def _pretrained(folder: Path, device: torch.device, bf16: bool) -> Scorer:
@@ -128,26 +141,12 @@ def _tokenizer(wanted: Path | str) -> Tokenizer:
                 return HuggingFaceTokenizer(name=str(path)).build(lambda: iter(()), "")
             except UserError as error:
                 raise UserError(f"{error}; or name another with --tokenizer") from None
-        return load_tokenizer(path)
+        tokenizer = load_tokenizer(path)
+        if tokenizer.loss:
+            warnings.warn(tokenizer.loss, SpikelessWarning, stacklevel=3)
+        return tokenizer
 
     def none():
         raise UserError(f"the tokenizer {wanted} is learnt from text; give the one that the model was trained with")
 
     return parse_tokenizer(wanted).build(none, "")
-
-
-def _beginning(source: Path, tokenizer: Tokenizer) -> tuple[int, tuple[int, ...]]:
-    """What a document is predicted from, and the ids that the tokenizer puts before every text by itself."""
-    definition = source / "tokenizer.json" if source.is_dir() else source
-    if not definition.is_file():
-        return tokenizer.end_of_text, ()
-    plain = tokenizers.Tokenizer.from_file(str(definition))
-    config = definition.with_name("tokenizer_config.json")
-    bos = read_json(config).get("bos_token") if config.exists() else None
-    name = bos.get("content") if isinstance(bos, dict) else bos
-    known = plain.token_to_id(name) if isinstance(name, str) else None
-    if isinstance(name, str) and known is None:
-        raise UserError(f"{config} names the bos token {name!r}, which tokenizer.json does not have")
-    encoded = plain.encode("a")
-    added = itertools.takewhile(lambda pair: pair[1], zip(encoded.ids, encoded.special_tokens_mask, strict=True))
-    return (tokenizer.end_of_text if known is None else known), tuple(token for token, _ in added)

@@ -45,20 +45,22 @@ class Score:
     greedy: bool
 
 
-def rolling_windows(tokens: Sequence[int], prefix: int, sequence_length: int, stride: int) -> Iterator[Window]:
+def rolling_windows(
+    tokens: Sequence[int], prefix: Sequence[int], sequence_length: int, stride: int
+) -> Iterator[Window]:
     """Windows of a document in which every token is a target exactly once.
 
-    The first predicts up to `sequence_length` tokens after `prefix`. Each later one predicts the next `stride`
-    tokens, or those that are left, and takes in as many tokens before them as make `sequence_length` inputs. With
+    The first predicts the tokens after `prefix`, as many as make `sequence_length` inputs. Each later one
+    predicts the next `stride` tokens, or those that are left, and takes in as many before them as make as many. With
     `stride` = `sequence_length` these are the windows of the rolling log-likelihood of EleutherAI's lm-eval.
     """
-    extended = [prefix, *tokens]
-    end = min(sequence_length, len(tokens))
-    if end:
-        yield Window(tokens=extended[: end + 1], scored=end)
-    while end < len(tokens):
-        begin, end = end, min(end + stride, len(tokens))
-        yield Window(tokens=extended[end - sequence_length : end + 1], scored=end - begin)
+    extended, before = [*prefix, *tokens], len(prefix)
+    end = min(max(sequence_length + 1, before + 1), len(extended))
+    if tokens:
+        yield Window(tokens=extended[max(0, end - sequence_length - 1) : end], scored=end - before)
+    while end < len(extended):
+        begin, end = end, min(end + stride, len(extended))
+        yield Window(tokens=extended[max(0, end - sequence_length - 1) : end], scored=end - begin)
 
 
 def score_windows(scorer: Scorer, windows: Iterable[Window], batch_size: int) -> Iterator[Score]:

@@ -184,7 +184,7 @@ def _contents(
     """
     spec = base.data
     data = prepare(spec.spec, spec.tokenizer, validation_fraction=spec.validation_fraction)
-    base, first = (fill_vocabulary(each, data.tokenizer) for each in (base, planned[0].run))
+    base, first = (fill_vocabulary(each, data) for each in (base, planned[0].run))
     if first.precision != "auto" or not grid["precision"]:
         grid["precision"] = _precision(first)
     base = replace_at(base, {"precision": grid["precision"]})

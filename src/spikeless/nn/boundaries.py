@@ -14,8 +14,14 @@ __all__ = ["Boundaries", "Joined", "Separate", "document_layout"]
 class Boundaries(Protocol):
     """Describes how document boundaries inside a window are treated while training and validating."""
 
-    def documents(self, tokens: Tokens, end_of_text: int) -> Tensor | None:
-        """The index of each token's document in its window [B, T], or None: the window is one document."""
+    def documents(self, tokens: Tokens, end_of_text: int, begins: bool = False) -> Tensor | None:
+        """The index of each token's document in its window [B, T], or None: the window is one document.
+
+        Args:
+            tokens: of the windows.
+            end_of_text: the id that closes every document.
+            begins: documents begin with a token of their own.
+        """
         ...
 
 
@@ -23,7 +29,7 @@ class Boundaries(Protocol):
 class Joined:
     """A window is one text: documents see those before them, and positions count through."""
 
-    def documents(self, tokens: Tokens, end_of_text: int) -> None:
+    def documents(self, tokens: Tokens, end_of_text: int, begins: bool = False) -> None:
         """None."""
         return
 
@@ -32,14 +38,16 @@ class Joined:
 class Separate:
     """A document sees itself alone, and its positions begin at 0.
 
-    The end-of-text token that closes a document opens the next one: it is position 0 there and the only thing that the
-    first token is predicted from, just as generation begins. So nothing at all leaks from one document to another. The
+    Where documents begin with a token of their own, that is position 0. Else the end-of-text token that closes a
+    document opens the next one: it is position 0 there and the only thing that the first token is predicted from. Both
+    is how generation begins. So nothing at all leaks from one document to another. The
     mask is an explicit [B, 1, T, T], for which the attention kernels with a plain causal mask cannot be used.
     """
 
-    def documents(self, tokens: Tokens, end_of_text: int) -> Tensor:
-        """How many end-of-text tokens came so far, this one included."""
-        return (tokens == end_of_text).cumsum(dim=1)
+    def documents(self, tokens: Tokens, end_of_text: int, begins: bool = False) -> Tensor:
+        """How many end-of-text tokens came so far, this one included if it opens the next document."""
+        ends = tokens == end_of_text
+        return ends.cumsum(dim=1) - ends.long() if begins else ends.cumsum(dim=1)
 
 
 def document_layout(documents: Tensor) -> tuple[Tensor, Tensor]:

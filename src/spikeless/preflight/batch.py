@@ -6,9 +6,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from spikeless.data import Sampler, Tokenizer, parse_corpus, prepare
+from spikeless.data import Sampler, Tokenizer, parse_corpus, prepare, refuse_rowless, split_reading
 from spikeless.data.documents import texts_of
 from spikeless.data.mixture import parse_mixture
+from spikeless.data.reading import SpecialTokens
 from spikeless.errors import UserError
 from spikeless.preflight.target import Target
 from spikeless.words import counted
@@ -53,9 +54,12 @@ def read_batches(
         generator = torch.Generator().manual_seed(SEED)
         return torch.randint(vocab_size, (count, batch, length + 1), generator=generator), "uniform random tokens"
     ids = _text(target, data, count, batch, length)
-    if int(ids.max()) >= vocab_size:
+    largest = int(ids.max())
+    if target.tokenizer is not None:
+        refuse_rowless(largest, vocab_size, target.tokenizer, f"--data {data}", "leave it out of the text")
+    elif largest >= vocab_size:
         raise UserError(
-            f"--data {data}: its tokenizer gives the id {int(ids.max())}, but the model has "
+            f"--data {data}: its tokenizer gives the id {largest}, but the model has "
             f"{counted(vocab_size, 'row')}; "
             "give data of the model's own tokenizer"
         )
@@ -78,7 +82,9 @@ def _text(target: Target, data: str, count: int, batch: int, length: int) -> Ten
     if len(parse_mixture(data)) > 1:
         raise UserError(f"--data {data!r} is a mixture; audit one source at a time")
     wanted = batch * (length + 1)
-    ids = list(itertools.islice(_stream(texts_of(parse_corpus(data).documents()), target.tokenizer), count * wanted))
+    corpus, special_tokens = split_reading(data)
+    documents = texts_of(parse_corpus(corpus).documents())
+    ids = list(itertools.islice(_stream(documents, target.tokenizer, special_tokens), count * wanted))
     if len(ids) < wanted:
         raise UserError(
             f"--data {data} holds {counted(len(ids), 'token')}, but "
@@ -89,7 +95,8 @@ def _text(target: Target, data: str, count: int, batch: int, length: int) -> Ten
     return torch.tensor(list(again)).view(count, batch, length + 1)
 
 
-def _stream(documents: Iterable[str], tokenizer: Tokenizer) -> Iterable[int]:
+def _stream(documents: Iterable[str], tokenizer: Tokenizer, special_tokens: SpecialTokens | None) -> Iterable[int]:
     for document in documents:
-        yield from tokenizer.encode(document)
+        yield from tokenizer.reading.beginning
+        yield from tokenizer.encode(document, special_tokens)
         yield tokenizer.end_of_text

@@ -9,6 +9,7 @@ import torch
 
 from spikeless.config import find, from_dict, names_in
 from spikeless.data import Tokenizer, load_tokenizer, parse_tokenizer
+from spikeless.data.tokenizers import FILES, has_tokenizer
 from spikeless.errors import UserError, nearest
 from spikeless.files import read_json
 from spikeless.hub import hub_answers
@@ -195,7 +196,7 @@ def _of_folder(
     weights = weights and _has_weights(folder)
     if weights:
         _refuse_edits(name, techniques, assignments)
-    tokenizer = load_tokenizer(folder) if (folder / "tokenizer.json").exists() and weights else None
+    tokenizer = load_tokenizer(folder).as_published() if weights and has_tokenizer(folder) else None
     read_json(folder / "config.json")  # says if it is damaged
     try:
         config = read_config(folder)
@@ -290,7 +291,7 @@ def _of_hub(
     wanted: dict[str, Any] = {
         "repo_id": repository,
         "revision": revision or None,
-        "allow_patterns": ["config.json", "tokenizer*.json"] + ([] if theory_only else ["*.safetensors*"]),
+        "allow_patterns": ["config.json", *FILES] + ([] if theory_only else ["*.safetensors*"]),
     }
     try:
         folder = snapshot_download(**wanted, local_files_only=True)

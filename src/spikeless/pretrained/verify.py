@@ -79,7 +79,7 @@ def verify(folder: Path, model: Transformer, plain: Transformer, tokenizer: Toke
     except UserError as error:
         raise UserError(f"{error}; {_most_different(folder, plain, dtype)}") from None
     for text in SAMPLES:
-        if loaded.encode(text) != tokenizer.encode(text):
+        if loaded.encode(text) != [*tokenizer.reading.beginning, *tokenizer.encode(text)]:
             raise UserError(f"nothing was exported: {loaded.name} tokenizes {text!r} otherwise than the run did")
     return Agreement(
         reader=loaded.name,
@@ -106,7 +106,12 @@ def _load(folder: Path) -> _Loaded:
     model = Transformer(read.config)
     model.load_state_dict(read.state)
     tokenizer = load_tokenizer(folder)
-    return _Loaded(name="our own reader (transformers is not installed)", logits=model, encode=tokenizer.encode)
+    before = tokenizer.reading.beginning
+    return _Loaded(
+        name="our own reader (transformers is not installed)",
+        logits=model,
+        encode=lambda text: [*before, *tokenizer.encode(text)],
+    )
 
 
 def _load_with_transformers(folder: Path) -> _Loaded:
@@ -124,7 +129,7 @@ def _load_with_transformers(folder: Path) -> _Loaded:
     return _Loaded(
         name=name,
         logits=lambda tokens: model(tokens).logits,
-        encode=lambda text: tokenizer.encode(text, add_special_tokens=False, verbose=False),
+        encode=lambda text: tokenizer.encode(text, verbose=False),
     )
 
 

@@ -1,15 +1,16 @@
 """Write a model as a Hugging Face folder that plain `transformers` loads."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import tokenizers
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from spikeless.data import Tokenizer
+from spikeless.data.tokenizers import CONFIG, DEFINITION
 from spikeless.errors import UserError, nearest
 from spikeless.files import read_json, write_json
 from spikeless.nn.transformer import Transformer
@@ -66,8 +67,7 @@ def write_pretrained(
     if plain.config.tied:
         del state["lm_head.weight"]
     _write_weights({name: _stored(name, each, dtype) for name, each in state.items()}, folder, max_shard_size)
-    _write_tokenizer(tokenizer, folder, plain.config.context_length)
-    ids = _special_ids(folder)
+    ids = _write_tokenizer(tokenizer, folder, plain.config.context_length, plain.output_weight.shape[0])
     type_name = str(dtype).removeprefix("torch.")
     write_json(folder / "config.json", config | ids | {"dtype": type_name, "torch_dtype": type_name, "use_cache": True})
     write_json(folder / "generation_config.json", ids | {"pad_token_id": ids.get("pad_token_id", ids["eos_token_id"])})
@@ -92,21 +92,43 @@ def _write_weights(state: dict[str, Tensor], folder: Path, max_shard_size: str) 
         raise UserError(f"cannot write the weights: {error}") from error
 
 
-def _write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int) -> None:
+def _write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int, rows: int) -> dict[str, int]:
+    """Write a tokenizer that puts before a text what training put there, and nothing else; the ids of its tokens.
+
+    Readers that begin with a "bos" token begin as training did: with the end-of-text of the document before, if
+    documents began with nothing of their own.
+    """
     tokenizer.save(folder)
-    path = folder / "tokenizer_config.json"
-    config = {key: value for key, value in read_json(path).items() if key != "spikeless"}  # a spec may name a folder
-    write_json(path, config | {"model_max_length": context_length})
+    definition, config = read_json(folder / DEFINITION), read_json(folder / CONFIG)
+    beginning, reading = tokenizer.reading.beginning, config.pop("spikeless")["reading"]  # a spec may name a folder
+    if tokenizer.added_around != (beginning, ()) or definition.get("truncation") or definition.get("padding"):
+        tokens = [(str(tokenizer.id_to_token(each)), each) for each in beginning]
+        write_json(folder / DEFINITION, definition | _added_nothing_but(tokens) | {"truncation": None, "padding": None})
+    ids = {"bos": (*beginning, tokenizer.end_of_text)[len(beginning) - 1], "eos": tokenizer.end_of_text}
+    named = {"bos": tokenizer.special_token("bos"), "pad": tokenizer.special_token("pad")}
+    if named["pad"] is not None:
+        ids["pad"] = named["pad"] if named["pad"] < rows else tokenizer.end_of_text
+    if "bos_token" in str(config.get("chat_template")) or (named["bos"] is None and not beginning):
+        named["bos"] = ids["bos"]  # nothing to set right
+    config |= {f"{kind}_token": tokenizer.id_to_token(ids[kind]) for kind in named if named[kind] != ids.get(kind)}
+    config |= {"split_special_tokens": tokenizer.reading.special_tokens == "text" and "chat_template" not in config}
+    write_json(folder / CONFIG, config | {"model_max_length": context_length, "spikeless": {"reading": reading}})
+    return {f"{kind}_token_id": number for kind, number in ids.items()}
 
 
-def _special_ids(folder: Path) -> dict[str, Any]:
-    """The ids of the special tokens that the tokenizer names; documents begin as they end where it has no bos."""
-    config = read_json(folder / "tokenizer_config.json", "eos_token")
-    token_id = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id
-    ids = {}
-    for kind in ("bos", "eos", "pad"):
-        token = config.get(f"{kind}_token")
-        text = token.get("content") if isinstance(token, dict) else token
-        if text is not None and (number := token_id(text)) is not None:
-            ids[f"{kind}_token_id"] = number
-    return {"bos_token_id": ids["eos_token_id"], **ids}
+def _added_nothing_but(tokens: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """The post-processor that puts these tokens before every text."""
+    if not tokens:
+        return {"post_processor": None}
+
+    def around(sequence: str, type_id: int) -> list[dict[str, Any]]:
+        before = [{"SpecialToken": {"id": token, "type_id": type_id}} for token, _ in tokens]
+        return [*before, {"Sequence": {"id": sequence, "type_id": type_id}}]
+
+    template = {
+        "type": "TemplateProcessing",
+        "single": around("A", 0),
+        "pair": [*around("A", 0), *around("B", 1)],
+        "special_tokens": {token: {"id": token, "ids": [number], "tokens": [token]} for token, number in tokens},
+    }
+    return {"post_processor": template}

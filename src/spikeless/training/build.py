@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import torch
 
-from spikeless.data import Tokenizer
+from spikeless.data import PreparedData, refuse_rowless
 from spikeless.errors import UserError
 from spikeless.init import initialise
 from spikeless.nn.transformer import Transformer
 from spikeless.run import RunConfig
-from spikeless.words import counted
 
 __all__ = ["build_model", "check_buildable", "fill_vocabulary"]
 
@@ -43,17 +42,23 @@ def check_buildable(run: RunConfig) -> None:
     build_model(replace(run, model=replace(run.model, vocab_size=run.model.vocab_size or 1)), "meta")
 
 
-def fill_vocabulary(run: RunConfig, tokenizer: Tokenizer) -> RunConfig:
+def fill_vocabulary(run: RunConfig, data: PreparedData) -> RunConfig:
     """The run with its vocabulary size resolved.
 
+    A tokenizer may have more tokens than the model has rows, if the data need none of the others.
+
     Raises:
-        UserError: the model has fewer rows than the tokenizer has tokens.
+        UserError: the data hold an id that the model has no row for.
     """
-    if run.model.vocab_size is None:
+    rows, tokenizer = run.model.vocab_size, data.tokenizer
+    if rows is None:
         return replace(run, model=replace(run.model, vocab_size=tokenizer.vocab_size))
-    if run.model.vocab_size < tokenizer.vocab_size:
-        raise UserError(
-            f"the tokenizer {tokenizer.spec} has {counted(tokenizer.vocab_size, 'token')}, the model only "
-            f"model.vocab_size={run.model.vocab_size}; give a smaller tokenizer or --set model.vocab_size=none"
+    if rows < tokenizer.vocab_size:
+        advice = (
+            "give a smaller tokenizer or --set model.vocab_size=none"
+            if run.init_from is None
+            else f"leave it out of the text, or train anew, without {run.init_from}"
         )
+        largest = max(data.train.largest, data.validation.largest)
+        refuse_rowless(largest, rows, tokenizer, f"the data {run.data.spec}", advice)
     return run

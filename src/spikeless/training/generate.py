@@ -1,9 +1,9 @@
 """Text from a trained model, one token at a time, with a cache of keys and values."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +12,8 @@ from spikeless.data import Tokenizer
 from spikeless.errors import UserError
 from spikeless.nn.attention import Cache
 from spikeless.nn.transformer import Transformer
-from spikeless.run import RunConfig
-from spikeless.training.trained import load_trained
 
-__all__ = ["SamplingConfig", "generate", "load_model"]
+__all__ = ["SamplingConfig", "generate", "written"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,31 +43,76 @@ class SamplingConfig:
             raise UserError(f"seed {self.seed} is out of range; use a whole number from 0 to 2^63 - 1")
 
 
-def load_model(path: Path, run: RunConfig | None = None) -> tuple[Transformer, Tokenizer]:
-    """The model and tokenizer of a run folder or checkpoint; see `load_trained`."""
-    trained = load_trained(path, run)
-    return trained.model, trained.tokenizer
-
-
 @torch.no_grad()
-def generate(model: Transformer, prompt: Sequence[int], max_tokens: int, sampling: SamplingConfig) -> Iterator[int]:
+def generate(
+    model: Transformer | Any,
+    prompt: Sequence[int],
+    max_tokens: int,
+    sampling: SamplingConfig,
+    context: int | None = None,
+) -> Iterator[int]:
     """Token ids that continue a prompt, one by one; at the end of the context the oldest half is forgotten.
+
+    Args:
+        model: ours, or one of `transformers`, which reads all tokens again at every step.
+        prompt: token ids.
+        max_tokens: how many to draw.
+        sampling: how.
+        context: most tokens that the model sees; our own models say it themselves.
 
     Raises:
         UserError: the prompt is empty.
     """
     if not prompt:
         raise UserError("the prompt is empty; give at least one token")
-    context = model.config.context_length
+    ours = isinstance(model, Transformer)
+    context = model.config.context_length if ours else context or len(prompt) + max_tokens
     generator = torch.Generator().manual_seed(sampling.seed)
-    seen, new, caches = list(prompt)[-context:], None, [Cache() for _ in model.blocks]
+    seen, new, caches = list(prompt)[-context:], None, _caches(model)
+    device = next(model.parameters()).device
     for _ in range(max_tokens):
-        if new is not None and caches[0].length + 1 > context:
-            seen, new, caches = seen[-max(1, context // 2) :], None, [Cache() for _ in model.blocks]
-        inputs = torch.tensor([seen if new is None else [new]], device=model.output_weight.device)
-        new = draw(model(inputs, caches)[0, -1].float().cpu(), sampling, generator)
+        if new is not None and len(seen) > context:
+            seen, new, caches = seen[-max(1, context // 2) :], None, _caches(model)
+        if ours:
+            logits = model(torch.tensor([seen if new is None else [new]], device=device), caches)
+        else:
+            logits = model(input_ids=torch.tensor([seen], device=device), use_cache=False).logits
+        new = draw(logits[0, -1].float().cpu(), sampling, generator)
         seen.append(new)
         yield new
+
+
+def _caches(model: Any) -> list[Cache]:
+    return [Cache() for _ in model.blocks] if isinstance(model, Transformer) else []
+
+
+def written(tokenizer: Tokenizer, prompt: Sequence[int], tokens: Iterable[int]) -> Iterator[str]:
+    """The text that tokens add to a prompt's, piece by piece: nothing is hidden, and no piece ends within a character.
+
+    Decoders join tokens with a view to those before them, so each stretch is decoded together with the one before.
+    An id that is no token, of a table larger than the vocabulary, is written as `<id N>`.
+
+    Args:
+        tokenizer: knows the text of a token.
+        prompt: the ids before them, without what documents begin with.
+        tokens: new ids.
+    """
+    ids, begin, shown = list(prompt), 0, len(prompt)
+
+    def fresh() -> str:
+        return tokenizer.decode(ids[begin:])[len(tokenizer.decode(ids[begin:shown])) :]
+
+    for token in tokens:
+        if tokenizer.id_to_token(token) is None:
+            yield f"{fresh()}<id {token}>"
+            begin = shown = len(ids)
+            continue
+        ids.append(token)
+        if (text := fresh()) and not text.endswith("\ufffd"):  # a character may take several tokens
+            yield text
+            begin, shown = shown, len(ids)
+    if rest := fresh():
+        yield rest
 
 
 def draw(logits: Tensor, sampling: SamplingConfig, generator: torch.Generator) -> int:

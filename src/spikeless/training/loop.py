@@ -103,7 +103,7 @@ class _Trainer:
             tokenizer = folder.tokenizer_for(run) if resume else run.data.tokenizer
             data = prepare(run.data.spec, tokenizer, validation_fraction=run.data.validation_fraction)
         self.data = data
-        self.run = run = fill_vocabulary(run, data.tokenizer)
+        self.run = run = fill_vocabulary(run, data)
         changes = changes_on_resume(folder, run, data.data_hash) if resume else []
         self.sampler = Sampler(data.train, run.data.sequence_length, run.seed)
         _validation(run, data)  # too short a corpus is said now
@@ -125,7 +125,8 @@ class _Trainer:
         records = folder.records(self.state.step, changes, environment) if resume else {}
         if run.init_from and not saved:
             records["init_from"] = load_start(model, run.init_from)
-        documents = partial(run.data.boundaries.documents, end_of_text=data.tokenizer.end_of_text)
+        tokenizer, begins = data.tokenizer, bool(data.tokenizer.reading.beginning)
+        documents = partial(run.data.boundaries.documents, end_of_text=tokenizer.end_of_text, begins=begins)
         self.objective = Objective(model, run.loss, device, environment["precision"], run.compile, documents)
         self.diagnostics = [find("diagnostics", name) for name in run.metrics.diagnostics]
         self.flops_per_token, self.peak = flops_per_token(model, run.data.sequence_length), peak_flops(device)

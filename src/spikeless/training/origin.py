@@ -103,7 +103,7 @@ def begin_branch(origin: Origin, run: RunConfig, folder: RunFolder) -> PreparedD
     old = origin.run.config(modules_of(run))
     spec = run.data
     data = prepare(spec.spec, origin.run.tokenizer_for(run), validation_fraction=spec.validation_fraction)
-    run = fill_vocabulary(run, data.tokenizer)
+    run = fill_vocabulary(run, data)
     changes = diff(old, run)
     _refuse(origin, step, run, changes)
     model = build_model(run, "meta")

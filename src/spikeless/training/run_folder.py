@@ -136,6 +136,7 @@ class RunFolder:
                 "techniques": list(run.techniques),
                 "data_hash": data.data_hash,
                 "sources": [to_dict(each) | ({"loss": each.loss} if each.loss else {}) for each in data.sources],
+                "reading": to_dict(data.tokenizer.reading),
                 "parameters": parameters,
                 "diff": changes_from_recipe(run),
                 **{key: value for key, value in records.items() if value},

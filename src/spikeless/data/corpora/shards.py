@@ -22,6 +22,8 @@ CHUNK_TOKENS = 1 << 20
 class PreparedShards:
     """Documents decoded from their tokens, for whoever wants text; training takes the tokens as they are.
 
+    What they begin with is left out.
+
     They are what was prepared if the tokenizer is without loss, as ours are.
     """
 
@@ -72,11 +74,11 @@ class PreparedShards:
 
 
 def _decoded(tokens: Tokens, tokenizer: Tokenizer) -> Iterator[str]:
-    begun = np.empty(0, dtype=np.int64)
+    begun, before = np.empty(0, dtype=np.int64), len(tokenizer.reading.beginning)
     for start in range(0, len(tokens), CHUNK_TOKENS):
         chunk = tokens.read(start, min(CHUNK_TOKENS, len(tokens) - start))
         *whole, rest = np.split(chunk, np.flatnonzero(chunk == tokenizer.end_of_text) + 1)
         for document in whole:
-            yield tokenizer.decode(np.concatenate([begun, document[:-1]]))
+            yield tokenizer.decode(np.concatenate([begun, document[:-1]])[before:])
             begun = begun[:0]
         begun = np.concatenate([begun, rest])

@@ -6,9 +6,21 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from spikeless.data.reading import Reading, SpecialTokens
 from spikeless.data.spec import parse_spec
-from spikeless.data.tokenizers._folder import read_tokenizer
+from spikeless.data.tokenizers._fast import CONFIG, DEFINITION
+from spikeless.data.tokenizers._folder import FILES, has_tokenizer, read_tokenizer
+from spikeless.data.tokenizers._ids import vocabulary_of
 
-__all__ = ["Tokenizer", "TokenizerRecipe", "load_tokenizer", "parse_tokenizer"]
+__all__ = [
+    "CONFIG",
+    "DEFINITION",
+    "FILES",
+    "Tokenizer",
+    "TokenizerRecipe",
+    "has_tokenizer",
+    "load_tokenizer",
+    "parse_tokenizer",
+    "vocabulary_of",
+]
 
 
 @runtime_checkable
@@ -45,6 +57,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def added_around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids that its definition puts before and after every text; documents are read without."""
+        ...
+
+    @property
     def special_ids(self) -> frozenset[int]:
         """Ids of special tokens that a text can spell, end-of-text among them."""
         ...
@@ -56,6 +73,10 @@ class Tokenizer(Protocol):
 
     def with_reading(self, reading: Reading) -> Self:
         """The same tokenizer, reading documents in another way."""
+        ...
+
+    def as_published(self) -> Self:
+        """The same tokenizer, reading as transformers does, for a model of others; a recorded reading stays."""
         ...
 
     def encode(self, text: str, special_tokens: SpecialTokens | None = None) -> list[int]:
@@ -127,9 +148,9 @@ def parse_tokenizer(spec: str) -> TokenizerRecipe:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read back a saved tokenizer: its folder or its `tokenizer.json`. Only JSON is read.
+    """The tokenizer of a folder, ours or anybody's, or of its `tokenizer.json`. Only JSON and templates are read.
 
     Raises:
-        UserError: missing, damaged, or without an end-of-text token.
+        UserError: missing, damaged, with ids that contradict each other, or without an end-of-text token.
     """
     return read_tokenizer(path)

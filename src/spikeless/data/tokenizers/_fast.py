@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -78,10 +79,16 @@ class FastTokenizer:
     def with_reading(self, reading: Reading) -> "FastTokenizer":
         """The same tokenizer, reading documents in another way."""
         other = copy.copy(self)
-        other.reading, other.is_recorded = reading, True
+        other.reading = reading
         return other
 
-    @cached_property
+    def as_published(self) -> "FastTokenizer":
+        """The same tokenizer, reading as transformers does, end-of-text in text too; a recorded reading stays."""
+        if self.is_recorded or self.reading.special_tokens == "text":
+            return self
+        return self.with_reading(replace(self.reading, special_tokens="all"))
+
+    @property
     def added_around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The ids that the definition itself puts before and after every text."""
         encoded = self._reader("all").encode("a")

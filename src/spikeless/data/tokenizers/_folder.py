@@ -16,7 +16,7 @@ from spikeless.data.tokenizers._ids import refuse_other_ids, refuse_wrong_claims
 from spikeless.errors import SpikelessWarning, UserError
 from spikeless.files import read_json
 
-__all__ = ["FILES", "read_tokenizer"]
+__all__ = ["FILES", "has_tokenizer", "read_tokenizer"]
 
 SPECIAL_TOKENS, TEMPLATE, TEMPLATES = "special_tokens_map.json", "chat_template.jinja", "additional_chat_templates"
 VOCABULARY, MERGES, ADDED = "vocab.json", "merges.txt", "added_tokens.json"
@@ -35,6 +35,11 @@ NOT_KEPT = (
 """Fields of their configuration that name their code or their disk, or that another version spells otherwise."""
 SAMPLE = "The quick brown fox jumps over the lazy dog, 0123456789 times."
 RARE = "☃ \u0e01 \U00010348"
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer that can be read."""
+    return (folder / DEFINITION).is_file() or all((folder / name).is_file() for name in (VOCABULARY, MERGES))
 
 
 def read_tokenizer(path: Path, spec: str | None = None) -> FastTokenizer:
@@ -91,7 +96,7 @@ def _saved(file: Path, spec: str, config: dict[str, Any]) -> FastTokenizer:
         SpikelessWarning,
         stacklevel=4,
     )
-    return tokenizer.with_reading(Reading())
+    return FastTokenizer(tokenizer.definition, spec, end, tokenizer.config, Reading())
 
 
 def _recorded(ours: Mapping[str, Any], folder: Path) -> Reading | None:
@@ -162,7 +167,7 @@ def _named(config: Mapping[str, Any]) -> list[Any]:
 
 def _from_vocabulary(folder: Path, spec: str, config: dict[str, Any]) -> str:
     """GPT-2's byte-level BPE from two files; `add_bos_token` and `add_eos_token` count here, and only here."""
-    if not ((folder / VOCABULARY).is_file() and (folder / MERGES).is_file()):
+    if not has_tokenizer(folder):
         remedy = (
             f"write one with AutoTokenizer.from_pretrained(…).save_pretrained(…), or name a folder with a {DEFINITION}"
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeless.config import from_dict
+from spikeless.data.tokenizers import vocabulary_of
 from spikeless.errors import UserError
 from spikeless.evaluation.tev.entry import Entry, hugging_face_entry, our_entry
 from spikeless.evaluation.tev.families import TIED
@@ -63,19 +64,11 @@ class Source:
         """Ids of the tokenizer beside it, or those of its configuration."""
         if isinstance(self.run, RunConfig):
             return self.run.model.vocab_size
-        tokenizer = self.weights.json("tokenizer.json") or {}
-        model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
-        ids = [-1]
-        vocab = model.get("vocab") if isinstance(model, dict) else None
-        if isinstance(vocab, dict):
-            ids += [each for each in vocab.values() if isinstance(each, int)]
-        elif isinstance(vocab, list):
-            ids.append(len(vocab) - 1)
-        for each in added if isinstance(added, list) else ():
-            if isinstance(each, dict) and isinstance(each.get("id"), int):
-                ids.append(each["id"])
+        definition = self.weights.json("tokenizer.json")
+        if definition:
+            return max(vocabulary_of(definition, f"of {self.label}").values(), default=-1) + 1
         stated = self.config.get("vocab_size")
-        return max(ids) + 1 or (stated if isinstance(stated, int) else None)
+        return stated if isinstance(stated, int) else None
 
 
 def find_sources(name: str) -> list[Source]:
