@@ -128,7 +128,9 @@ def test_more_steps_of_a_schedule_that_stretches_are_said(eight_steps, tmp_path)
 def test_an_unhealthy_run_goes_on_with_a_lower_rate(eight_steps, tmp_path):
     run, whole = eight_steps
     wild = replace_at(run, {"optim.lr": 1e10, "gradients": ()})
-    with pytest.raises(UnhealthyRun, match=r"to go on from it with a lower rate: --branch-from .*wild@4 --set") as told:
+    with pytest.raises(
+        UnhealthyRun, match=r"to go on from there with a lower rate: --branch-from .*wild@4 --set"
+    ) as told:
         train(wild, tmp_path / "wild", branch_from=f"{whole}@4")
     origin = str(told.value).partition("--branch-from ")[2].split()[0]
     record = train(run, tmp_path / "calm", branch_from=origin)

@@ -22,14 +22,14 @@ from spikeless.cli._options import (
     output_folder,
 )
 from spikeless.cli._progress import LiveLine, live_progress
-from spikeless.config import diff, names_in, replace_at
+from spikeless.config import diff, modules_of, names_in, replace_at
 from spikeless.data import check_data, parse_tokenizer
 from spikeless.errors import UserError
-from spikeless.recipes import stored
 from spikeless.report import summary_table
 from spikeless.run import RunConfig
 from spikeless.training.environment import resolve_device
 from spikeless.training.estimate import estimate
+from spikeless.training.idle_settings import say_idle_settings
 from spikeless.training.interrupt import exit_code
 from spikeless.training.origin import Origin, parse_origin
 from spikeless.training.run_folder import RunFolder, label_of
@@ -86,6 +86,7 @@ def train(
         seed=seed,
     )
     if dry_run:
+        say_idle_settings(run)
         console.print(_cost(run))
         return
     check_data(run.data.spec)
@@ -94,7 +95,8 @@ def train(
         if RunFolder(folder).status == {"state": "finished", "step": run.steps, "message": ""}:
             console.print(f"{folder} has finished its {counted(run.steps, 'step')}; --steps trains it for longer")
     elif origin:
-        changes = ", ".join(map(str, diff(stored(origin.folder, techniques or ()), run)))
+        was = origin.run.config(modules_of(run))
+        changes = ", ".join(map(str, diff(was, run)))
         console.print(f"a branch of {origin.found()}: {changes or 'nothing is changed'}")
     tokens = run.data.batch_size * run.data.sequence_length
     if not console.is_terminal:  # before the data are read, which may take long

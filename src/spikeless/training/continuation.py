@@ -10,7 +10,7 @@ from spikeless.run import RunConfig
 from spikeless.training.checkpoints import Checkpoints
 from spikeless.training.run_folder import RunFolder
 
-__all__ = ["changes_on_resume", "warn_of_a_jump"]
+__all__ = ["changes_on_resume", "lower_rate_hint", "warn_of_a_jump"]
 
 SAME_RATE = 1e-6
 LAST_BITS = "the last bits of the numbers may differ"
@@ -65,8 +65,8 @@ def changes_on_resume(folder: RunFolder, run: RunConfig, data_hash: str) -> list
         )
     if folder.status.get("state") == "unhealthy" and steps:
         _warn(
-            f"{folder.path} became unhealthy ({folder.status['message']}), and a resume does the same steps again; to "
-            f"go on with a lower rate: --branch-from {folder.path}@{steps[-1]} --set optim.lr=… --out NEW"
+            f"{folder.path} became unhealthy ({folder.status['message']}), and a resume does the same steps again; "
+            f"{lower_rate_hint(folder.path, steps[-1])}"
         )
     for change in changes:
         if change.path != "steps":
@@ -82,6 +82,11 @@ def _elsewhere(folder: Path, changes: Sequence[Change] = (), before: int | None 
         return "or choose another --out"
     settings = "".join(f" --set {change.path}=…" for change in changes)
     return f"choose another --out, or begin a branch of it: --branch-from {folder}@{steps[-1]}{settings} --out NEW"
+
+
+def lower_rate_hint(folder: Path, step: int) -> str:
+    """How an unhealthy run can go on, as the end of a message."""
+    return f"to go on from there with a lower rate: --branch-from {folder}@{step} --set optim.lr=… --out NEW"
 
 
 def warn_of_a_jump(run: RunConfig, old_steps: int, step: int) -> None:

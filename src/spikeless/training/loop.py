@@ -23,14 +23,15 @@ from spikeless.run import RunConfig
 from spikeless.stats import global_norm
 from spikeless.training.build import build_model, fill_vocabulary
 from spikeless.training.checkpoints import Checkpoints
-from spikeless.training.continuation import changes_on_resume, warn_of_a_jump
+from spikeless.training.continuation import changes_on_resume, lower_rate_hint, warn_of_a_jump
 from spikeless.training.environment import describe_environment, peak_flops, resolve_device
 from spikeless.training.estimate import flops_per_token
+from spikeless.training.idle_settings import say_idle_settings
 from spikeless.training.interrupt import Interrupt
 from spikeless.training.journal import Journal, LateRow, read_row
 from spikeless.training.objective import Objective, choose_precision, evaluate
 from spikeless.training.origin import begin_branch, parse_origin
-from spikeless.training.run_folder import RunFolder, label_of
+from spikeless.training.run_folder import RunFolder, label_of, writing_to
 from spikeless.training.start import load_start
 from spikeless.training.state import TrainState
 from spikeless.training.timer import StepTimer
@@ -56,8 +57,7 @@ def train(
     Args:
         run: the whole run; None for the one that is stored, to resume it or to branch off as it is.
         folder: where configuration, metrics, checkpoints and report go; locked meanwhile.
-        resume: go on with the run in `folder`, or begin if there is none. `steps` may have grown, and what does not
-            change the mathematics may be another; each change is said and recorded.
+        resume: go on with the run in `folder`, or begin if there is none; see `changes_on_resume`.
         branch_from: begin with the state of another run's checkpoint, `RUN@STEP`; `run` says what changes.
         loggers: besides those that the run names.
         report: write `report.html`; `spikeless report` can do it later.
@@ -75,7 +75,8 @@ def train(
             raise UserError(f"{path} holds no run that could be resumed; describe one")
         run = stored.config()
     run.check()
-    with locked(path), _writing_to(path):
+    say_idle_settings(run)
+    with locked(path), writing_to(path):
         if resume and own.exists:
             data = None
             if origin:
@@ -143,12 +144,10 @@ class _Trainer:
         except UnhealthyRun as error:
             folder.set_status("unhealthy", state.step, str(error))
             steps = self.checkpoints.steps()
-            kept = (
-                f"the last good checkpoint is {self.checkpoints.path(steps[-1])}; to go on from it with a lower rate: "
-                f"--branch-from {folder.path}@{steps[-1]} --set optim.lr=… --out NEW"
-                if steps
-                else "none was saved yet"
-            )
+            kept = "none was saved yet"
+            if steps:
+                good = self.checkpoints.path(steps[-1])
+                kept = f"the last good checkpoint is {good}; {lower_rate_hint(folder.path, steps[-1])}"
             raise UnhealthyRun(f"{folder.path} stopped at {error}; {kept}") from None
         except BaseException as error:
             with contextlib.suppress(UserError):  # a full disk, which is the error perhaps
@@ -272,8 +271,7 @@ class _Trainer:
 
     def _read_start(self, journal: Journal) -> None:
         """Row 0: the untrained model; later readings refer to it."""
-        readings = read_row(self._readings(1, before=False)) if self.run.metrics.every else {}
-        self.state.at_start = readings
+        readings = self.state.at_start = read_row(self._readings(1, before=False)) if self.run.metrics.every else {}
         journal.write({"step": 0, "tokens": 0, **self._evaluate(), **readings})
 
     def _save(self, journal: Journal) -> None:
@@ -301,13 +299,3 @@ def _validation(run: RunConfig, data: PreparedData) -> Iterator[tuple[Tensor, Te
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-@contextlib.contextmanager
-def _writing_to(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None and not Path(error.filename).resolve().is_relative_to(path.resolve()):
-            raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from error
-        raise UserError(f"cannot write to {path}: {error.strerror or error}") from error

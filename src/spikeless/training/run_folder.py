@@ -1,7 +1,8 @@
 """A run's folder: what was asked for, where it ran, how it stands."""
 
+import contextlib
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from spikeless.files import read_json, write_json
 from spikeless.run import RunConfig
 from spikeless.training.environment import DECIDES_BITS
 
-__all__ = ["RunFolder", "label_of"]
+__all__ = ["RunFolder", "as_rows", "label_of", "writing_to"]
 
 
 def label_of(run: RunConfig) -> str:
@@ -173,3 +174,18 @@ def changes_from_recipe(run: RunConfig) -> list[dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
+@contextlib.contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Let errors of the disk be a user's: of this folder, or of what could not be read.
+
+    Raises:
+        UserError: instead of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and not Path(error.filename).resolve().is_relative_to(path.resolve()):
+            raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from error
+        raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
