@@ -109,7 +109,7 @@ def test_buffers_are_no_parameters(folder, read):
     ("config", "tokenizer", "padded"),
     [
         ({"vocab_size": 8}, None, 2),
-        ({"vocab_size": 10}, {"model": {"vocab": {"a": 0, "b": 5}}, "added_tokens": [{"id": 6}]}, 3),
+        ({"vocab_size": 10}, {"model": {"vocab": {"a": 0, "b": 5}}, "added_tokens": [{"id": 6, "content": "c"}]}, 3),
         ({"vocab_size": 10}, {"model": {"vocab": [["a", 0.0], ["b", 1.0]]}}, 8),
         ({"vocab_size": 12}, {"model": None, "added_tokens": 3}, 0),
         ({}, None, 0),

@@ -1,5 +1,6 @@
 """From what a user names to checkpoints: Hugging Face folders, files, our runs, a run's checkpoints, hub names."""
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,8 +66,9 @@ class Source:
         if isinstance(self.run, RunConfig):
             return self.run.model.vocab_size
         definition = self.weights.json("tokenizer.json")
-        if definition:
-            return max(vocabulary_of(definition, f"of {self.label}").values(), default=-1) + 1
+        with contextlib.suppress(UserError):  # a damaged one tells nothing; its table can be read all the same
+            if definition:
+                return max(vocabulary_of(definition, f"of {self.label}").values(), default=-1) + 1
         stated = self.config.get("vocab_size")
         return stated if isinstance(stated, int) else None
 
