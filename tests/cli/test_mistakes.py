@@ -77,6 +77,7 @@ MISTAKES = [
     ("compare gpt2_nano --arms 'baseline; scaled_embed+embed_norm' $TINY", "exclude each other"),
     ("compare gpt2_nano --arms 'baseline' --seeds 0 $TINY", "use a whole number from 1"),
     ("compare gpt2_nano --arms baseline --steps 5 --set steps=3", "--steps and --set steps=… both set"),
+    ("compare gpt2_nano --arms baseline --steps 9 --set schedule.warmup_steps=90", "comes to 0.1 of its peak only"),
     ("compare gpt2_nano --arms baseline --lrs 1e-3;3e-3 $TINY", "--lrs '1e-3;3e-3': write numbers separated by commas"),
     ("compare gpt2_nano --arms baseline --lrs 1e-3,-1 $TINY", "--lrs: -1.0 is out of range"),
     ("compare gpt2_nano --arms baseline --lrs 1e-3,0.001 $TINY", "--lrs names 0.001 more than once"),

@@ -422,3 +422,28 @@ def test_the_session_is_left_as_it_was(spikeless):
     threads, default = torch.get_num_threads(), torch.get_default_dtype()
     spikeless("show gpt2_nano")
     assert (torch.get_num_threads(), torch.get_default_dtype()) == (threads, default)
+
+
+def test_grids_of_one_folder_add_up_and_their_rates_are_reached(desk, spikeless):
+    size = "--set model.num_layers=1 --set model.width=16 --set model.num_heads=2 --set data.sequence_length=16"
+    tiny = f"--data 'text:notes/*.txt' --tokenizer bytes --device cpu {size} --set evaluation.tokens=64"
+    grid = f"compare gpt2_nano {tiny} --jobs 1 --out grid"
+    first = spikeless(f"{grid} --arms baseline --steps 2 --lrs 1e-2")
+    assert (first.code, first.err.count("scaled in proportion")) == (0, 1)
+    assert "warning: the warm-up of gpt2_nano, 50 steps of 500, is longer than 2 steps" in first.err
+    assert "scaled in proportion (schedule.warmup_steps=1)" in first.out and "documents" in first.out
+    lrs = [json.loads(line)["lr"] for line in (desk / "grid" / "baseline-lr0.01-1x16-seed0" / "metrics.jsonl").open()][
+        1:
+    ]
+    assert max(lrs) == 1e-2
+    assert spikeless(f"{grid} --arms baseline --steps 2 --lrs 3e-2").code == 0
+    third = spikeless(f"{grid} --arms mlra --steps 2 --lrs 3e-2")
+    assert "2 arms × 2 learning rates × 1 seed on gpt2_nano: 3 runs of 2 steps, none failed" in third.out
+    plain = json.loads((desk / "grid" / "comparison.json").read_text())
+    assert [run["run"][:-11] for run in plain["runs"]] == ["baseline-lr0.01", "baseline-lr0.03", "mlra-lr0.03"]
+    assert plain["about"]["command"].count("\n") == 2 and plain["about"]["reached"] == 1
+    assert "scaled in proportion" in plain["derived"]["warnings"][0]
+    other = spikeless(f"{grid} --arms baseline --steps 3 --lrs 1e-3")
+    assert (
+        other.code == 2 and "of another study than this command asks for" in other.err and "steps: 2 -> 3" in other.err
+    )

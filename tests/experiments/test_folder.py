@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -142,6 +143,18 @@ def test_other_data_are_another_study(brief, grid, tmp_path):
         compare(replace_at(brief, {"data.spec": f"text:{tmp_path}/other.txt"}), "baseline", grid, jobs=1)
 
 
+def test_the_same_data_elsewhere_are_the_same_study(brief, grid, tmp_path):
+    files = sorted(Path(brief.data.spec.removeprefix("text:")).parent.glob("*.txt"))
+    for file in files:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    moved = replace_at(brief, {"data.spec": f"text:{tmp_path}/*.txt"})
+    comparison = compare(moved, "baseline; mlra", grid, lrs=[1e-2], jobs=1)
+    assert comparison.arms == ["baseline", "mlra"] and len(comparison.outcomes) == 3
+    assert list(comparison.about.sources) == [moved.data.spec]
+    assert "train: 9 documents" in comparison.about.sources[moved.data.spec]
+    assert "train: 9 documents" in (grid / "report.html").read_text()
+
+
 def test_a_run_that_is_no_cell_is_named_and_left_out(brief, grid):
     shutil.copytree(grid / "mlra-lr0.01-2x32-seed0", grid / "mine")
     with pytest.warns(SpikelessWarning, match=r"mine is left out: it holds a run of its own"):
@@ -196,7 +209,7 @@ def study(brief):
 
 def test_any_field_but_those_of_the_axes_makes_another_study(study):
     """Every leaf of the whole run, one at a time."""
-    free = {"seed", "optim.lr", "model.num_layers", "model.width", "techniques"}
+    free = {"seed", "optim.lr", "model.num_layers", "model.width", "techniques", "data.spec", "data.tokenizer"}
     seen = set()
     for path in paths(study.base):
         value = study.base
@@ -212,7 +225,15 @@ def test_any_field_but_those_of_the_axes_makes_another_study(study):
         assert bool(study.differences(changed)) is (path not in free), path
         seen.add(path)
     assert free - {"techniques"} <= seen and len(seen) > 30
-    assert {"steps", "data.spec", "metrics.every", "precision", "model.tied", "recipe", "schedule.warmup_steps"} <= seen
+    assert {
+        "steps",
+        "data.batch_size",
+        "metrics.every",
+        "precision",
+        "model.tied",
+        "recipe",
+        "schedule.warmup_steps",
+    } <= seen
 
 
 def _another(value):

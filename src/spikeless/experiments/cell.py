@@ -22,9 +22,11 @@ from spikeless.report import read_run
 from spikeless.run import RunConfig
 from spikeless.training.loop import train
 
-__all__ = ["MemoryMeter", "is_done", "outcome_at", "outcome_in", "refuse_other", "train_cell"]
+__all__ = ["BY_HASH", "MemoryMeter", "is_done", "outcome_at", "outcome_in", "refuse_other", "train_cell"]
 
 COST = "cost.json"
+BY_HASH = ("data.spec", "data.tokenizer")
+"""What the hash of the tokens tells better: the same data may lie elsewhere now."""
 STATUS = Path("/proc/self/status")
 RESET_PEAK = Path("/proc/self/clear_refs")
 
@@ -67,12 +69,13 @@ def is_done(cell: Cell) -> bool:
     return read_json(status, "state")["state"] in ("finished", "unhealthy")
 
 
-def refuse_other(cell: Cell, trusted: Collection[str] = ()) -> None:
+def refuse_other(cell: Cell, trusted: Collection[str] = (), data_hash: str = "") -> None:
     """Stop if the cell's folder holds a run of another configuration.
 
     Args:
         cell: planned.
         trusted: modules outside the package that the user has named.
+        data_hash: of the tokens that it is to be trained on, where they tell more than how they are named.
 
     Raises:
         UserError: it does, with the differences.
@@ -80,10 +83,14 @@ def refuse_other(cell: Cell, trusted: Collection[str] = ()) -> None:
     path = cell.folder / "run.json"
     if not path.exists():
         return
+    stored = read_json(path, "config", "data_hash")
     try:
-        changes = list(map(str, diff(from_dict(read_json(path, "config")["config"], RunConfig, trusted), cell.run)))
+        found = diff(from_dict(stored["config"], RunConfig, trusted), cell.run)
+        changes = [str(each) for each in found if not (data_hash and each.path in BY_HASH)]
     except UserError as error:
         changes = [str(error)]
+    if data_hash and stored["data_hash"] != data_hash:
+        changes.append(f"data: hash {stored['data_hash'][:12]} -> {data_hash[:12]}")
     if changes:
         raise UserError(
             f"{cell.folder} holds a run with another configuration:\n"

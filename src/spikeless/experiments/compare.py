@@ -26,6 +26,7 @@ from spikeless.experiments.scoring import scorings
 from spikeless.experiments.task import Event, Training
 from spikeless.experiments.workers import Workers
 from spikeless.files import locked, read_json, write_json
+from spikeless.optim.schedules import largest_factor
 from spikeless.run import RunConfig
 from spikeless.training.build import build_model, fill_vocabulary
 from spikeless.training.environment import resolve_device
@@ -197,7 +198,7 @@ def _contents(
         cells = cells_of(max(seeds, grid["seeds"]) + add_seeds)
     trusted = frozenset[str]().union(*(modules_of(cell.run) for cell in cells))
     for cell in cells:
-        refuse_other(cell, trusted)
+        refuse_other(cell, trusted, data.data_hash)
     study = Study(base=base, data_hash=data.data_hash, trusted=trusted)
     names = {cell.folder.name for cell in cells}
     earlier = read_comparison(folder / COMPARISON) if (folder / COMPARISON).exists() else None
@@ -227,6 +228,7 @@ def _about(
         precision=grid["precision"],
         settings=tuple(assignments),
         remarks=remarks,
+        reached=largest_factor(run.schedule, run.steps),
         reading_seconds=grid["reading_seconds"],
         jobs=grid["jobs"],
         threads=grid["threads"],

@@ -11,6 +11,7 @@ from spikeless.config import PACKAGE, Change, diff, from_dict, parse_calls, repl
 from spikeless.errors import UserError
 from spikeless.experiments.analysis.comparison import Comparison
 from spikeless.experiments.analysis.outcome import Outcome
+from spikeless.experiments.cell import BY_HASH
 from spikeless.experiments.grid import Cell, cell_in
 from spikeless.files import read_json
 from spikeless.run import RunConfig
@@ -19,7 +20,7 @@ __all__ = ["Study", "earlier_cells", "kept_rows", "modules_of"]
 
 ROOMS = ("model", "init", "optim", "schedule", "gradients", "loss")
 """Where an arm whose code is not at hand may have written; all else is the study's."""
-OF_STUDY = ("recipe", "tokenizer", "vocab_size", "steps", "tokens_per_step", "precision")
+OF_STUDY = ("recipe", "vocab_size", "steps", "tokens_per_step", "precision")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,10 @@ class Study:
         return replace_at(run, place), False
 
     def differences(self, run: RunConfig, whole: bool = True) -> list[Change]:
-        """What a run has, and the study instead, besides what its arm writes; the arguments are what `read` returns."""
+        """What a run has, and the study instead, besides what its arm writes and what the hash of the data tells.
+
+        The arguments are what `read` returns.
+        """
         place = {"seed": run.seed, "optim.lr": run.optim.lr}
         place |= {f"model.{name}": getattr(run.model, name) for name in ("num_layers", "width")}
         plain = replace_at(self.base, place)
@@ -61,7 +65,7 @@ class Study:
         if whole and modules_of(run) <= self.trusted:
             with contextlib.suppress(UserError):  # a technique that is there no more
                 written = {change.path for change in diff(plain, stabilizers.apply(plain, run.techniques))}
-        written |= {"techniques"}
+        written |= {"techniques", *BY_HASH}
         return [each for each in diff(run, plain) if not any(f"{each.path}.".startswith(f"{own}.") for own in written)]
 
     def refuse(self, what: str, changes: Iterable[object]) -> None:
@@ -122,7 +126,7 @@ def kept_rows(earlier: Comparison, study: Study, present: Collection[str]) -> li
     gone = [each for each in earlier.outcomes if each.ended and each.run not in present]
     if gone:
         about, base = earlier.about, study.base
-        now = (base.recipe, base.data.tokenizer, base.model.vocab_size, base.steps)
+        now = (base.recipe, base.model.vocab_size, base.steps)
         now += (base.data.batch_size * base.data.sequence_length, base.precision)
         pairs = {name: (getattr(about, name), own) for name, own in zip(OF_STUDY, now, strict=True)}
         pairs["data_hash"] = (about.environment.get("data_hash", study.data_hash), study.data_hash)

@@ -12,6 +12,7 @@ from spikeless.experiments.cell import outcome_at, outcome_in
 from spikeless.experiments.folder import Study, kept_rows
 from spikeless.experiments.grid import BASELINE, Cell
 from spikeless.files import read_json
+from spikeless.report import RunRecord, read_run
 from spikeless.run import RunConfig
 from spikeless.training.build import build_model
 from spikeless.training.environment import describe_environment, resolve_device
@@ -84,12 +85,14 @@ def gather(contents: Contents, crashed: Mapping[str, Outcome], about: About) -> 
     order = {arm: place for place, arm in enumerate(dict.fromkeys([*arms, *(each.arm for each in outcomes)]))}
     outcomes.sort(key=lambda each: (order[each.arm], each.seed, each.depth, each.width, each.lr))
     commands = [*(earlier.about.command.splitlines() if earlier else []), *about.command.splitlines()]
-    folders = [folder for folder in contents.present.values() if folder.exists()]
+    folders = [folder for folder in contents.present.values() if (folder / "run.json").exists()]
+    data = read_run(folders[0]) if folders else None  # all read the same
     about = replace(
         about,
         command="\n".join(dict.fromkeys(commands)),
         changes={**(earlier.about.changes if earlier else {}), **_changes(contents.study.base, contents.readable)},
-        remarks=(*about.remarks, *_kept(gone)),
+        remarks=(*about.remarks, *_lost(data), *_kept(gone)),
+        sources=data.data if data else {},
         environment=_environment(folders) or describe_environment(resolve_device(contents.study.base.device)),
     )
     return Comparison(about=about, outcomes=tuple(outcomes))
@@ -99,6 +102,10 @@ def _as_it_ended(now: Outcome, rows: Mapping[str, Outcome]) -> Outcome:
     """The outcome; as an earlier call recorded it where the process died, which a run folder does not tell."""
     before = rows.get(now.run)
     return before if before is not None and before.state == "crashed" and not now.ended else now
+
+
+def _lost(data: RunRecord | None) -> list[str]:
+    return [f"{source}: {loss}" for source, loss in data.losses.items()] if data else []
 
 
 def _kept(gone: Sequence[Outcome]) -> list[str]:

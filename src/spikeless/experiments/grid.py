@@ -9,6 +9,7 @@ from typing import Any
 
 from spikeless.config import parse_calls, paths, replace_at
 from spikeless.errors import UserError
+from spikeless.experiments.analysis.reached import REACHED
 from spikeless.optim.schedules import largest_factor
 from spikeless.recipes import adapt
 from spikeless.run import RunConfig
@@ -33,8 +34,6 @@ BASELINE = "baseline"
 READINGS = 8
 """Diagnostics are read so many times in a run, unless the settings say otherwise."""
 DIAGNOSTICS = ("tev", "gradient_variance_free", "gradient_variance_exact", "update_norm", "hidden_variance")
-REACHED = 0.99
-"""A schedule reaches its peak if it comes so near."""
 EXACT_PARTS = 4
 """The exact gradient variance needs a batch that divides into so many parts."""
 

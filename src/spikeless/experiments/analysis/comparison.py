@@ -32,6 +32,8 @@ class About:
         precision: of matrix products.
         settings: `path=value` that all arms share.
         remarks: what was decided besides, a sentence each.
+        reached: the largest share of the peak learning rate that the schedule comes to; None before 0.2.0.
+        sources: by source of the data, what was read of it and what was skipped, in words.
         changes: by arm, what differs from the baseline: "path: old -> new".
         jobs: processes at a time.
         threads: of each.
@@ -50,6 +52,8 @@ class About:
     precision: str
     settings: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    reached: float | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
     changes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     jobs: int = 1
     threads: int = 1

@@ -7,6 +7,7 @@ from itertools import groupby
 from spikeless.experiments.analysis.comparison import Comparison
 from spikeless.experiments.analysis.costs import Ratio
 from spikeless.experiments.analysis.learning_rates import ArmStudy, by_arm, edge_warning, study_arms
+from spikeless.experiments.analysis.reached import unreached
 from spikeless.experiments.analysis.statistics import PairedTest, least_p
 from spikeless.experiments.analysis.summary import ArmRow, LrRow, arm_rows, baseline_of, lr_rows
 from spikeless.experiments.grid import BASELINE
@@ -30,7 +31,8 @@ def warnings(comparison: Comparison) -> list[str]:
     outcomes, baseline = comparison.outcomes, baseline_of(comparison)
     if not outcomes:
         return ["there is no run"]
-    found = [*comparison.about.remarks, *_unended(comparison)]
+    rate = unreached(comparison.about)
+    found = [*([rate] if rate else []), *comparison.about.remarks, *_unended(comparison)]
     if baseline != BASELINE:
         found.append(f'there is no arm "{BASELINE}": differences and ratios are to {baseline}')
     several, studies = len(comparison.shapes) > 1, study_arms(outcomes, baseline)

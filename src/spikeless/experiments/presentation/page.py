@@ -274,6 +274,7 @@ def _conditions(comparison: Comparison) -> dict[str, str]:
     told = {
         "recipe": about.recipe,
         "data": about.data,
+        **{f"read of {source}": said for source, said in about.sources.items()},
         "tokenizer": f"{about.tokenizer}, {counted(about.vocab_size, 'token')}",
         "steps [optimizer steps]": f"{about.steps:,}",
         "tokens a step": f"{about.tokens_per_step:,}",

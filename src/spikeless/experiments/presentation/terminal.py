@@ -38,6 +38,7 @@ def render(comparison: Comparison) -> Group:
     parts: list[RenderableType] = [Text(wording.one_line(comparison), style="bold")]
     for (depth, width), rows in groupby(arm_rows(comparison), key=lambda row: row.shape):
         parts += [Text(), Text(wording.shape(depth, width), style="bold"), _table(list(rows), baseline_of(comparison))]
+    parts += [Text(f"{source}: {said}") for source, said in comparison.about.sources.items()]
     parts += [Text.assemble(("! ", "yellow"), each) for each in warnings(comparison)]
     return Group(*parts, *_not_helping(not_helping(comparison)))
 
