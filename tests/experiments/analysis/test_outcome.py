@@ -135,11 +135,12 @@ def test_a_run_that_failed_has_an_infinite_loss(tmp_path):
     assert found.max_grad_norm == INF and math.isnan(found.curves["loss"].values[-1])
 
 
-@pytest.mark.parametrize("state", ["interrupted", "running"])
-def test_a_run_that_has_not_ended_has_no_final_loss(state, tmp_path):
+@pytest.mark.parametrize(("state", "told"), [("interrupted", "interrupted"), ("running", "killed")])
+def test_a_run_that_has_not_ended_has_no_final_loss(state, told, tmp_path):
+    """One that says "running" and is held by no process was killed."""
     found = outcome_of(folder_with(tmp_path / "there", rows_of([4.0, 3.0], val_loss=3.5), state))
     assert (found.final_val_loss, found.ended, found.failed) == (None, False, False)
-    with pytest.raises(ValueError, match=f"there has not ended: {state}"):
+    with pytest.raises(ValueError, match=f"there has not ended: {told}"):
         _ = found.final_loss
     assert Outcome(**PLACE).state == "planned" and not Outcome(**PLACE).ended
 

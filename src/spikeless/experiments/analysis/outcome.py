@@ -72,7 +72,7 @@ class Outcome:
         width: of the residual stream [dimensions].
         seed: of weights and sampling.
         run: name of the run's folder.
-        state: finished, unhealthy, crashed, interrupted, running or planned.
+        state: finished, unhealthy, crashed, interrupted, failed, killed, running or planned.
         message: why it is unhealthy or crashed, or the signal that stopped it; empty else.
         steps: done [optimizer steps].
         parameters: numbers in the model; None for a run that was never begun, as in all that follow.
