@@ -43,6 +43,7 @@ def lines(path, texts):
         ("jsonl:a.jsonl,special_tokens=text", ("jsonl:a.jsonl", "text")),
         ("jsonl:a,special_tokens= all ,field=body", ("jsonl:a,field=body", "all")),
         ("text:special_tokens=text", ("text:special_tokens=text", None)),
+        ("jsonl:a,template='{b},special_tokens=all'", ("jsonl:a,template='{b},special_tokens=all'", None)),
     ],
 )
 def test_the_option_is_of_every_corpus(spec, found):

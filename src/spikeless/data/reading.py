@@ -4,13 +4,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from spikeless.data.spec import split_unquoted
 from spikeless.errors import UserError, nearest
 
 __all__ = ["Reading", "SpecialTokens", "split_reading"]
 
 SpecialTokens = Literal["parsed", "text", "all"]
 KEY = "special_tokens"
-_OPTION = re.compile(rf",\s*{KEY}=([^,+]*)")
+_OPTION = re.compile(r",\s*(?=[A-Za-z_]\w*=)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +36,14 @@ def split_reading(spec: str) -> tuple[str, SpecialTokens | None]:
     Raises:
         UserError: said twice, or something else than a choice that there is.
     """
-    said = _OPTION.findall(spec)
+    head, *options = split_unquoted(_OPTION, spec)
+    said = [each.partition("=")[2].strip() for each in options if each.startswith(f"{KEY}=")]
     if not said:
         return spec, None
-    (word, *more) = [each.strip() for each in said]
-    if more:
+    if len(said) > 1:
         raise UserError(f"the corpus {spec!r} gives {KEY!r} twice")
     for choice in get_args(SpecialTokens):
-        if word == choice:
-            return _OPTION.sub("", spec), choice
-    raise UserError(f"the corpus {spec!r}: {KEY}={word} is unknown; {nearest(word, get_args(SpecialTokens), 'choice')}")
+        if said[0] == choice:
+            return ",".join([head, *(each for each in options if not each.startswith(f"{KEY}="))]), choice
+    known = nearest(said[0], get_args(SpecialTokens), "choice")
+    raise UserError(f"the corpus {spec!r}: {KEY}={said[0]} is unknown; {known}")
