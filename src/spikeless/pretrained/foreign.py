@@ -2,12 +2,12 @@
 
 import inspect
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from spikeless.config import names_in
 from spikeless.errors import SpikelessWarning, UserError
@@ -47,26 +47,16 @@ def load_foreign(folder: Path, dtype: torch.dtype, why: str) -> Any:
     try:
         with torch.device("meta"):
             skeleton = _skeleton(auto, folder)
-        state = _state(weights, skeleton)
-        load = type(skeleton).from_pretrained
-        with quiet():
-            model, report = load(
-                None,
-                config=skeleton.config,
-                state_dict=state,
-                dtype=dtype,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are named below
-            )
+        renamed = _checked_names(weights, skeleton)
+        model, fault = _load(skeleton, weights, {name: name for name in renamed}, dtype)
+        if fault and any(name != plain for name, plain in renamed.items()):  # something wraps the model
+            model, fault = _load(skeleton, weights, renamed, dtype)
     except UserError:
         raise
     except Exception as error:  # the library's classes raise what they like
         raise UserError(f"{folder}: transformers cannot load this model either: {_first_line(error)} ({why})") from None
-    for kind, fault in _FAULTS.items():
-        names = sorted(each if isinstance(each, str) else each[0] for each in report[kind])
-        if names:
-            more = f" (and {len(names) - 1} more)" if names[1:] else ""
-            raise UserError(f"{folder}: the weight {names[0]}{more} {fault}")
+    if fault:
+        raise UserError(f"{folder}: the weight {fault}")
     _check_fields(folder, model.config)
     return model.eval()
 
@@ -92,13 +82,17 @@ def _skeleton(auto: Any, folder: Path) -> Any:
     return auto.from_config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
 
 
-def _state(weights: Weights, skeleton: Any) -> dict[str, Tensor]:
-    """The stored tensors by the names that the model, or its class's own conversion of old names, expects."""
-    wanted = {*skeleton.state_dict(), *(name for name, _ in skeleton.named_parameters(remove_duplicate=False))}
-    prefix = f"{skeleton.base_model_prefix}."
-    names = unwrapped(weights.tensors, wanted, prefix, str(weights.folder))
-    tied = tied_names(skeleton.named_parameters(remove_duplicate=False))
-    check_tied(weights, {plain: name for name, plain in names.items()}, tied)
+def _checked_names(weights: Weights, skeleton: Any) -> dict[str, str]:
+    """For each stored tensor the name that the model has for it, without what the model stores for no use.
+
+    Raises:
+        UserError: a weight is stored twice, ties of the configuration do not hold in the file, or it is quantised and
+            config.json does not say how.
+    """
+    named = list(skeleton.named_parameters(remove_duplicate=False))
+    wanted = {*skeleton.state_dict(), *(name for name, _ in named)}
+    names = unwrapped(weights.tensors, wanted, f"{skeleton.base_model_prefix}.", str(weights.folder))
+    check_tied(weights, {plain: name for name, plain in names.items()}, tied_names(named))
     if not getattr(skeleton.config, "quantization_config", None):
         for name, info in weights.tensors.items():
             if info.dtype not in STORED and names[name] in wanted:
@@ -106,11 +100,43 @@ def _state(weights: Weights, skeleton: Any) -> dict[str, Tensor]:
                     f"{weights.folder}: the weight {name} is stored as {info.dtype}, but config.json has no "
                     f"quantization_config; {', '.join(STORED)} can be read"
                 )
-    return {
-        plain: weights.read(name)
-        for name, plain in names.items()
-        if plain in wanted or not is_buffer(weights.tensors[name])
+    return {name: plain for name, plain in names.items() if plain in wanted or not is_buffer(weights.tensors[name])}
+
+
+def _load(skeleton: Any, weights: Weights, names: Mapping[str, str], dtype: torch.dtype) -> tuple[Any, str]:
+    """A model with the stored tensors under these names, and what is wrong with one of them; "" if nothing is."""
+    with quiet():
+        model, report = type(skeleton).from_pretrained(
+            None,
+            config=skeleton.config,
+            state_dict={plain: weights.read(name) for name, plain in names.items()},
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
+        )
+    for kind, fault in _FAULTS.items():
+        strange = sorted(each if isinstance(each, str) else each[0] for each in report[kind])
+        if strange:
+            return model, f"{strange[0]}{f' (and {len(strange) - 1} more)' if strange[1:] else ''} {fault}"
+    untied = getattr(skeleton, "all_tied_weights_keys", {}).keys() - getattr(model, "all_tied_weights_keys", {}).keys()
+    return model, f"{min(untied)} is tied by config.json to one that is stored with other numbers" if untied else ""
+
+
+def _known_fields(config: Any) -> set[str]:
+    """What a configuration's class takes, sets by itself, or reads under another name."""
+    from transformers import PretrainedConfig
+
+    try:
+        plain = type(config)()
+    except Exception:  # some cannot be built from their defaults
+        plain = PretrainedConfig()
+    taken = {
+        *inspect.signature(type(config).__init__).parameters,
+        *config.attribute_map,
+        *dir(type(config)),
+        *vars(plain),
     }
+    return taken | {"model_type", "auto_map", "rope_theta", "rope_scaling", "quantization_config", "per_layer_config"}
 
 
 def _check_fields(folder: Path, config: Any) -> None:
@@ -122,11 +148,7 @@ def _check_fields(folder: Path, config: Any) -> None:
     Warns:
         SpikelessWarning: there are some in another family.
     """
-    from transformers import PretrainedConfig
-
-    path = folder / "config.json"
-    known = {*inspect.signature(type(config).__init__).parameters, *config.attribute_map, *vars(PretrainedConfig())}
-    known |= {"model_type", "auto_map", "rope_theta", "rope_scaling", "quantization_config"}
+    path, known = folder / "config.json", _known_fields(config)
     data = read_json(path)
     strange = [name for name, value in data.items() if name not in known and not is_harmless(name, value)]
     if not strange:
