@@ -239,9 +239,14 @@ def test_the_rotation_is_read_in_either_spelling(where, their_folder, edit_confi
 def test_what_is_no_folder_of_theirs_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no Hugging Face folder: it has no config\.json"):
         read_pretrained(tmp_path / "nowhere")
-    (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(UserError, match="model_type"):
-        read_pretrained(tmp_path)
+    for content, message in (
+        ("[]", "expected a JSON object, got list"),
+        ("{}", "lacks 'model_type'"),
+        ('{"model_type": "llama", "mlp_bias": false, "mlp_bias": true}', "the key 'mlp_bias' appears twice"),
+    ):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UserError, match=message):
+            read_pretrained(tmp_path)
 
 
 def test_a_weight_that_is_stored_twice_is_refused(their_folder):

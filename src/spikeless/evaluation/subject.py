@@ -12,7 +12,6 @@ from spikeless.data.split import VALIDATION_FRACTION
 from spikeless.data.tokenizers.hf import HuggingFaceTokenizer
 from spikeless.errors import SpikelessWarning, UserError
 from spikeless.evaluation.scorer import ForeignScorer, Scorer, TransformerScorer
-from spikeless.nn.transformer import Transformer
 from spikeless.pretrained.foreign import context_length_of, load_foreign
 from spikeless.pretrained.read import read_config, read_pretrained
 from spikeless.training.trained import load_trained
@@ -122,10 +121,7 @@ def _pretrained(folder: Path, device: torch.device, bf16: bool) -> Scorer:
         read_config(folder)
     except UserError as not_ours:
         return _foreign(folder, device, bf16, str(not_ours))
-    pretrained = read_pretrained(folder)
-    model = Transformer(pretrained.config)
-    model.load_state_dict(pretrained.state)
-    return TransformerScorer(model.eval().to(device), bf16=bf16)
+    return TransformerScorer(read_pretrained(folder).build().to(device), bf16=bf16)
 
 
 def _foreign(folder: Path, device: torch.device, bf16: bool, not_ours: str) -> ForeignScorer:

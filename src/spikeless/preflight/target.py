@@ -215,10 +215,7 @@ def _of_folder(
     )
     target = replace(target_of_run(name, run, theory_only or weights), tokenizer=tokenizer, optimizer=None)
     if weights and not theory_only:
-        read = read_pretrained(folder, finite=False)
-        model = Transformer(read.config)
-        model.load_state_dict(read.state)
-        target = replace(target, model=model.eval())
+        target = replace(target, model=read_pretrained(folder, finite=False).build())
     return replace(target, state=("initial" if not weights else None) if trained is None else _state(trained))
 
 

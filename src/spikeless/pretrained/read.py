@@ -11,11 +11,13 @@ from torch import Tensor
 
 from spikeless.data import Tokenizer, load_tokenizer
 from spikeless.errors import UserError
-from spikeless.files import read_json
 from spikeless.nn.transformer import ModelConfig, Transformer
 from spikeless.pretrained.describe import family_of, read_description
 from spikeless.pretrained.match import check_tied, is_buffer, tied_names, unwrapped
 from spikeless.weights import Weights, open_weights
+from spikeless.weights.reader import read_whole
+from spikeless.weights.regular import RegularFile
+from spikeless.weights.strict_json import parse_object
 from spikeless.words import counted
 
 __all__ = ["Pretrained", "check_pretrained", "read_config", "read_pretrained", "weights_hash"]
@@ -46,6 +48,12 @@ class Pretrained:
         """
         return load_tokenizer(self.folder) if (self.folder / "tokenizer.json").exists() else None
 
+    def build(self) -> Transformer:
+        """The model with these weights, ready to compute."""
+        model = Transformer(self.config)
+        model.load_state_dict(self.state)
+        return model.eval()
+
 
 def read_config(folder: Path) -> ModelConfig:
     """The model that a folder's config.json describes; no weight is read.
@@ -56,7 +64,11 @@ def read_config(folder: Path) -> ModelConfig:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} is no Hugging Face folder: it has no config.json")
-    return read_description(read_json(path, "model_type"), str(path))
+    with RegularFile(path) as file:
+        data = parse_object(read_whole(file), str(path))
+    if "model_type" not in data:
+        raise UserError(f"{path} lacks 'model_type'")
+    return read_description(data, str(path))
 
 
 def check_pretrained(folder: Path) -> ModelConfig:

@@ -102,9 +102,7 @@ class _Loaded:
 def _load(folder: Path) -> _Loaded:
     if find_spec("transformers"):
         return _load_with_transformers(folder)
-    read = read_pretrained(folder)
-    model = Transformer(read.config)
-    model.load_state_dict(read.state)
+    model = read_pretrained(folder).build()
     tokenizer = load_tokenizer(folder)
     before = tokenizer.reading.beginning
     return _Loaded(
