@@ -299,10 +299,11 @@ def test_a_wrong_fold_is_found(trained, tmp_path, monkeypatch):
 def test_a_tokenizer_that_encodes_otherwise_is_found(trained, tmp_path, monkeypatch):
     whole = writing._write_tokenizer
 
-    def wrong(tokenizer, folder, context):
-        whole(tokenizer, folder, context)
+    def wrong(tokenizer, folder, *sizes):
+        ids = whole(tokenizer, folder, *sizes)
         path = folder / "tokenizer.json"
         path.write_text(path.read_text().replace('"add_prefix_space":false', '"add_prefix_space":true'))
+        return ids
 
     monkeypatch.setattr(writing, "_write_tokenizer", wrong)
     with pytest.raises(UserError, match=r"tokenizes 'The sea, the sea\.' otherwise"):
