@@ -449,7 +449,7 @@ def sweep_command(data: Data, out: Out) -> None:
         task = progress.add_task("range tests", total=len(CONFIGURATIONS) * len(SEEDS))
         for configuration, seed in itertools.product(CONFIGURATIONS, SEEDS):
             started = time.perf_counter()
-            found = _swept(fill_vocabulary(composed(configuration, data, seed), prepared.tokenizer), prepared)
+            found = _swept(fill_vocabulary(composed(configuration, data, seed), prepared), prepared)
             seconds = round(time.perf_counter() - started, 2)
             sweeps.append({"name": configuration.name, "seed": seed, "seconds": seconds, **asdict(found)})
             progress.advance(task)
