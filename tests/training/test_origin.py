@@ -55,6 +55,8 @@ def test_what_it_began_from_is_recorded_and_the_origin_is_left_alone(eight_steps
             {"path": "gradients", "old": "(ClipNorm(max_norm=1.0),)", "new": "()"},
         ],
     }
+    page = (tmp_path / "branch" / "report.html").read_text()
+    assert "@4: optim.lr: 0.001 -&gt; 0.0001, gradients: " in page
     ours, theirs = rows(tmp_path / "branch"), rows(whole)
     assert ours[5]["loss"] == theirs[5]["loss"]
     assert ours[5]["lr"] == pytest.approx(theirs[5]["lr"] / 10)

@@ -48,7 +48,7 @@ def write_report(records: Sequence[RunRecord], path: Path, title: str, command: 
             (arm.run_name(record), message)
             for arm in arms
             for record in arm.records
-            for message in (record.status.get("message"), *(": ".join(each) for each in record.losses.items()))
+            for message in (_began(record), record.status.get("message"), *map(": ".join, record.losses.items()))
             if message
         ],
         details={
@@ -58,6 +58,12 @@ def write_report(records: Sequence[RunRecord], path: Path, title: str, command: 
         },
         text=text,
     )
+
+
+def _began(record: RunRecord) -> str | None:
+    """Of a branch, where it began and what it changed there."""
+    changes = ", ".join(f"{each['path']}: {each['old']} -> {each['new']}" for each in record.origin.get("changes", ()))
+    return f"a branch of {record.branch}: {changes or 'nothing is changed'}" if record.branch else None
 
 
 def one_line(arms: Sequence[Arm]) -> str:
