@@ -34,7 +34,7 @@ class Case:
     vocabulary: int
     batch: int
     length: int
-    rounds: int = 5
+    rounds: int = 3
 
 
 class Peer(NamedTuple):

@@ -11,7 +11,7 @@ and precision: bf16 is autocast, measured only where the processor has instructi
 interleaved in one process; the first one warms up. Memory is the peak of a process of its own, above what it held
 before the model was made.
 
-About an hour on two quiet cores.
+About thirty minutes on two quiet cores.
 """
 
 import argparse
@@ -51,7 +51,7 @@ OURS, DATA = "spikeless", "pydocs"
 STEPS_A_ROUND = 10
 """As many as `metrics.every`, so that each of our rounds has one reading of the diagnostics."""
 CASES = {
-    "12x48": Case(layers=12, width=48, heads=4, vocabulary=1024, batch=8, length=64, rounds=20),
+    "12x48": Case(layers=12, width=48, heads=4, vocabulary=1024, batch=8, length=64, rounds=10),
     "6x384-8k": Case(layers=6, width=384, heads=6, vocabulary=8192, batch=8, length=256),
     "6x384-50k": Case(layers=6, width=384, heads=6, vocabulary=50_257, batch=4, length=256),
     "12x768-50k": Case(layers=12, width=768, heads=12, vocabulary=50_257, batch=2, length=512),
@@ -241,6 +241,7 @@ def main(arguments: list[str]) -> None:
     about = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load_average_before": os.getloadavg()[0],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -43,6 +43,16 @@ def overhead(file: Path) -> list[Row]:
     return [*rows, ("all of it", *whole)]
 
 
+def circumstances(file: Path) -> list[Row]:
+    """Where and when it was measured."""
+    read = read_json(file, "date", "machine")
+    told = ((name.replace("_", " "), value) for name, value in read.items() if isinstance(value, str | int | float))
+    return [
+        ("measured with", ""),
+        *((name, f"{value:.3g}" if type(value) is float else str(value)) for name, value in told),
+    ]
+
+
 def starts(file: Path) -> list[Row]:
     """From the command to the first step, with and without our own cache."""
     read = read_json(file, "starts", "aims")
@@ -86,7 +96,7 @@ def splits(file: Path) -> list[Row]:
     return [*rows, *((*_case(row), *(f"{share:.0%}" for share in row["split"].values())) for row in results)]
 
 
-TABLES = (timings, shares, overhead, starts, speeds, peaks, splits)
+TABLES = (timings, shares, overhead, circumstances, starts, speeds, peaks, splits)
 _CASE = ("layers × width", "vocabulary", "batch", "precision")
 
 
