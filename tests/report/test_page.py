@@ -162,3 +162,32 @@ def test_thinning_keeps_the_spikes():
     assert 71_234 in steps
     assert (np.diff(steps) > 0).all()
     assert (steps[0], steps[-1]) == (0, 99_999)
+
+
+VARIANCE = "gradient_variance/free/head"
+
+
+@pytest.mark.parametrize("outside", [-1e-9, 0.0])
+def test_what_has_no_place_on_a_logarithmic_axis_is_a_gap_and_said(outside, make_run, tmp_path):
+    rows = [{"step": step, VARIANCE: outside if step == 3 else 1e-8} for step in range(1, 6)]
+    record = make_run(rows=rows)
+    (figure,) = figures(gather([record]))["Gradient variance"]
+    assert figure.plot.layout.yaxis.type == "log"
+    assert [value is None for value in figure.plot.data[0].y] == [False, False, True, False, False]
+    assert "gaps: values that are not above zero" in figure.note
+    _, page = report([record], tmp_path)
+    assert "gaps: values that are not above zero" in page.text
+
+
+def test_values_of_which_none_is_above_zero_are_drawn_on_a_linear_axis(make_run):
+    record = make_run(rows=[{"step": step, VARIANCE: -1e-8 * step} for step in range(1, 6)])
+    (figure,) = figures(gather([record]))["Gradient variance"]
+    assert figure.plot.layout.yaxis.type != "log"
+    assert None not in figure.plot.data[0].y
+    assert not figure.note
+
+
+def test_a_value_that_is_not_a_number_is_a_gap_and_said(make_run):
+    record = make_run(rows=[{"step": step, VARIANCE: "NaN" if step == 3 else 1e-8} for step in range(1, 6)])
+    (figure,) = figures(gather([record]))["Gradient variance"]
+    assert "gaps: values that are not finite" in figure.note

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-__all__ = ["Figure", "Line", "figure"]
+__all__ = ["NOT_FINITE", "NO_PLACE", "Figure", "Line", "figure"]
 
+NO_PLACE, NOT_FINITE = "values that are not above zero", "values that are not finite"
+"""Said of a figure whose axis has no place for some of its values."""
 DECADES_125 = (0.7, 3.0)  # a logarithmic axis of such a length has its ticks at 1, 2 and 5
 
 # How plotly and an SVG swatch call a dash and a marker. Lengths without a common factor with the colours'
@@ -83,8 +85,8 @@ def figure(
         x: title of the horizontal axis, with the unit.
         y: title of the vertical axis, with the unit.
         hover: heading of the hover box, such as `step %{x:,d}`.
-        log: a logarithmic vertical axis.
-        log_x: a logarithmic horizontal axis.
+        log: a logarithmic vertical axis, if a value is above zero; where others are not, the lines have gaps.
+        log_x: likewise, the horizontal axis.
         note: what is drawn, in half a line.
         lines: of a legend that belongs to this figure alone.
     """
@@ -98,18 +100,46 @@ def figure(
     )
     plot.update_xaxes(title={"text": x}, automargin=True, zeroline=False)
     plot.update_yaxes(title={"text": y}, automargin=True, zeroline=False)
+    log, log_x = log and _has_positive(plot, "y"), log_x and _has_positive(plot, "x")
+    gaps = [_leave_gaps(plot, axis) for axis, logarithmic in (("y", log), ("x", log_x)) if logarithmic]
     if log:
         plot.update_yaxes(type="log", tickformat="~g", dtick=_ticks(plot, "y"))
     if log_x:
         plot.update_xaxes(type="log", tickformat="~g", dtick=_ticks(plot, "x"))
-    note = ", ".join(filter(None, (note, "log scale" if log else "")))
+    said = {"log scale": log, f"gaps: {NO_PLACE}": any(gaps), f"gaps: {NOT_FINITE}": _has_nan(plot)}
+    note = ", ".join(filter(None, (note, *(words for words, true in said.items() if true))))
     return Figure(title=title, plot=plot, note=note, lines=lines)
+
+
+def _values(line: Any, axis: str) -> np.ndarray:
+    return np.asarray(() if line[axis] is None else line[axis], dtype=float)
+
+
+def _has_positive(plot: go.Figure, axis: str) -> bool:
+    lines: Any = plot.data  # plotly types it as a string
+    return any((_values(line, axis) > 0).any() for line in lines)
+
+
+def _has_nan(plot: go.Figure) -> bool:
+    """Whether a value was not a number; None is a gap that the caller made, and speaks of if need be."""
+    lines: Any = plot.data
+    return any(isinstance(value, float) and np.isnan(value) for line in lines for value in line["y"])
+
+
+def _leave_gaps(plot: go.Figure, axis: str) -> bool:
+    """Take out what has no place on a logarithmic axis, where a line would fall to its bottom; true if there is any."""
+    lines: Any = plot.data
+    outside = [_values(line, axis) <= 0 for line in lines]
+    for line, gaps in zip(lines, outside, strict=True):
+        if gaps.any():
+            line[axis] = [None if gap else value for gap, value in zip(gaps.tolist(), line[axis], strict=True)]
+    return any(gaps.any() for gaps in outside)
 
 
 def _ticks(plot: go.Figure, axis: str) -> str | int | None:
     """Ticks at 1, 2 and 5 where that is legible, on a longer axis at powers of ten; None leaves them to plotly."""
     lines: Any = plot.data  # plotly types it as a string
-    values = np.concatenate([np.asarray(line[axis], dtype=float) for line in lines])
+    values = np.concatenate([_values(line, axis) for line in lines])
     positive = values[values > 0]
     shortest, longest = DECADES_125
     if not len(positive):

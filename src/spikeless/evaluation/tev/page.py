@@ -69,7 +69,7 @@ def histogram(shown: Sequence[_Drawn]) -> Figure:
     """Share of the rows in each of many equal bins, the same for all."""
     every = [each.values for each in shown if len(each.values)]
     low, high = min(float(each.min()) for each in every), max(float(each.max()) for each in every)
-    log = high > WIDE * low
+    log = high > WIDE * low > 0
     if low == high:
         low, high = low * 0.99, high * 1.01
     edges = np.geomspace(low, high, BINS + 1) if log else np.linspace(low, high, BINS + 1)

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from spikeless.experiments.analysis.outcome import Curve
-from spikeless.report.style import Figure, Line, figure
+from spikeless.report.style import NO_PLACE, NOT_FINITE, Figure, Line, figure
 from spikeless.words import number
 
 __all__ = ["Points", "Runs", "against", "over_steps", "scatter", "ticks_at"]
@@ -51,7 +51,7 @@ def against(
         x: title of the horizontal axis, with the unit.
         y: title of the vertical axis, with the unit.
         hover: heading of the hover box.
-        log: a logarithmic vertical axis; values that are not above zero are left out.
+        log: a logarithmic vertical axis; values that are not above zero are left out, and said to be.
         log_x: a logarithmic horizontal axis, with ticks at the places themselves if they are few.
         clip: the highest value that is worth the space; lines may leave the figure above it.
         note: what is drawn, in half a line.
@@ -75,7 +75,11 @@ def against(
         _median(plot, line, points, middles[line], own, marks)
         marked |= _crosses(plot, line, points, rows, scale, places)
     plot.update_yaxes(range=scale.range)
-    note = ", ".join(filter(None, [note, "✕: failed runs" if marked else ""]))
+    every = [value for points in arms.values() for values in points.values() for value in values]
+    outside = not all(value > _floor(log) for value in every)
+    left_out = f"left out: {NO_PLACE if log else NOT_FINITE}" if outside else ""
+    note = ", ".join(filter(None, [note, "✕: failed runs" if marked else "", left_out]))
+    log_x = log_x and places[0] > 0
     if log_x:
         ticks_at(plot, places)
     return figure(plot, title, x=x, y=y, hover=hover, log=log, log_x=log_x, note=note)
@@ -131,7 +135,7 @@ def over_steps(
 def scatter(
     title: str, arms: Mapping[Line, Sequence[tuple[float, float, str]]], *, x: str, y: str, log: bool
 ) -> Figure | None:
-    """One point a run, with what a hover box says of it; points that are not finite are left out.
+    """One point a run, with what a hover box says of it; points without a place are left out, and said to be.
 
     Args:
         title: what it shows.
@@ -140,11 +144,12 @@ def scatter(
         y: title of the vertical axis, with the unit.
         log: a logarithmic vertical axis.
     """
-    plot, places, values = go.Figure(), [], []
+    plot, places, values, left_out = go.Figure(), [], [], 0
     for line, points in arms.items():
         kept = [
             each for each in points if math.isfinite(each[1]) and 0 < each[0] < math.inf and (each[1] > 0 or not log)
         ]
+        left_out += len(points) - len(kept)
         places += [each[0] for each in kept]
         values += [each[1] for each in kept]
         if kept:
@@ -157,7 +162,8 @@ def scatter(
             )
     if not plot.data:
         return None
-    drawn = figure(plot, title, x=x, y=y, hover="", log=log, log_x=True, note="one point a run")
+    note = f"one point a run{f', {left_out} left out: not finite, or not above zero' if left_out else ''}"
+    drawn = figure(plot, title, x=x, y=y, hover="", log=log, log_x=True, note=note)
     plot.update_layout(hovermode="closest")
     if max(places) < TINY:
         plot.update_xaxes(tickformat="~e", dtick="D2" if max(places) < FEW_DECADES * min(places) else 1)
@@ -195,9 +201,14 @@ class _Scale:
         return 10**place if self._log else place
 
 
+def _floor(log: bool) -> float:
+    """What is not above it has no place on the axis."""
+    return 0.0 if log else -math.inf
+
+
 def _known(points: Points, log: bool) -> dict[float, list[float]]:
     """Without NaN, -inf, and on a logarithmic axis what is not above zero."""
-    kept = {place: [value for value in values if value > (0 if log else -math.inf)] for place, values in points.items()}
+    kept = {place: [value for value in values if value > _floor(log)] for place, values in points.items()}
     return {place: values for place, values in kept.items() if values}
 
 

@@ -129,8 +129,9 @@ def largest_stable(grid: _Grid, shape: Shape) -> Figure | None:
     names = [_broken(line.name) for line, _ in rows]
     note = "▶: the grid's largest, so at least this" if any(row.stable_censored for _, row in rows) else ""
     title = grid.title("Largest stable learning rate", shape)
-    drawn = figure(plot, title, x=LR, y="arm [name]", hover="", log_x=True, note=note)
-    ticks_at(plot, lrs, aside=0.4)
+    drawn = figure(plot, title, x=LR, y="arm [name]", hover="", log_x=lrs[0] > 0, note=note)
+    if lrs[0] > 0:
+        ticks_at(plot, lrs, aside=0.4)
     plot.update_yaxes(range=[len(rows) - 0.5, -0.5], tickvals=list(range(len(rows))), ticktext=names)
     plot.update_layout(hovermode=False)
     return drawn
