@@ -120,7 +120,7 @@ def test_each_source_of_a_mixture_may_be_read_in_its_own_way(chat):
 def of_0_1_0(folder):
     """The folder as version 0.1.0 wrote it: nothing says how it was read."""
     config = json.loads((folder / "tokenizer_config.json").read_text())
-    del config["spikeless"]["reading"]
+    del config["reading"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     if (folder / "manifest.json").exists():
         manifest = json.loads((folder / "manifest.json").read_text())

@@ -122,7 +122,7 @@ def test_a_run_of_the_first_version_keeps_its_reading(root, run, tmp_path):
     for path in ("run.json", "environment.json", "status.json", "metrics.jsonl", "tokenizer.json", "checkpoints"):
         (old / path).symlink_to(run / path)
     config = json.loads((run / "tokenizer_config.json").read_text())
-    del config["spikeless"]["reading"]
+    del config["reading"]
     (old / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.warns(SpikelessWarning, match=r"was made by spikeless 0\.1\.0: as then, documents begin without"):
         subject = load_subject(old, device=CPU)

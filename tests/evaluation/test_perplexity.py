@@ -30,7 +30,7 @@ def brute_force(model, tokenizer, documents, length, stride):
 @pytest.mark.parametrize(("family", "length", "stride"), [("gpt2", 32, 32), ("gpt2", 16, 5), ("llama", 16, 16)])
 def test_it_is_brute_force(family, length, stride, tiny_run, build, bpe_tokenizer):
     model = build(tiny_run(family, "scaled_embed", vocab_size=bpe_tokenizer.vocab_size)).double().eval()
-    subject = Subject(scorer=TransformerScorer(model), tokenizer=bpe_tokenizer, prefix=bpe_tokenizer.end_of_text)
+    subject = Subject(scorer=TransformerScorer(model), tokenizer=bpe_tokenizer)
     found = evaluate_perplexity(subject, DOCUMENTS, sequence_length=length, stride=stride, batch_size=3)
     with torch.no_grad():
         nats, count = brute_force(model, bpe_tokenizer, DOCUMENTS, length, stride)
@@ -58,7 +58,7 @@ class UniformOverBytes:
 
 def test_bits_per_byte_do_not_depend_on_the_tokenizer(bytes_tokenizer, bpe_tokenizer):
     found = [
-        evaluate_perplexity(Subject(scorer=UniformOverBytes(each), tokenizer=each, prefix=0), DOCUMENTS)
+        evaluate_perplexity(Subject(scorer=UniformOverBytes(each), tokenizer=each), DOCUMENTS)
         for each in (bytes_tokenizer, bpe_tokenizer)
     ]
     assert [each.bits_per_byte for each in found] == [pytest.approx(8), pytest.approx(8)]
@@ -68,7 +68,7 @@ def test_bits_per_byte_do_not_depend_on_the_tokenizer(bytes_tokenizer, bpe_token
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 100])
 def test_the_batch_size_changes_nothing(batch_size, tiny_run, build, bpe_tokenizer):
     model = build(tiny_run("gpt2", vocab_size=bpe_tokenizer.vocab_size)).eval()
-    subject = Subject(scorer=TransformerScorer(model), tokenizer=bpe_tokenizer, prefix=bpe_tokenizer.end_of_text)
+    subject = Subject(scorer=TransformerScorer(model), tokenizer=bpe_tokenizer)
     found = evaluate_perplexity(subject, DOCUMENTS * 5, batch_size=batch_size)
     assert found.loss == pytest.approx(evaluate_perplexity(subject, DOCUMENTS * 5, batch_size=8).loss, rel=1e-6)
 
@@ -85,7 +85,7 @@ def test_more_context_needs_a_smaller_stride(tiny_run, build, bpe_tokenizer):
             right = (past == targets).double()
             return Scores(torch.log(0.01 + 0.9 * right) * (targets != IGNORED), right.bool())
 
-    subject = Subject(scorer=Repeats(), tokenizer=bpe_tokenizer, prefix=bpe_tokenizer.end_of_text)
+    subject = Subject(scorer=Repeats(), tokenizer=bpe_tokenizer)
     disjoint = evaluate_perplexity(subject, [text])
     sliding = evaluate_perplexity(subject, [text], stride=period)
     assert sliding.loss < 0.75 * disjoint.loss
@@ -106,7 +106,7 @@ def test_a_perplexity_beyond_all_numbers_is_infinite(bytes_tokenizer):
         def __call__(self, inputs, targets):
             return Scores(torch.full(inputs.shape, -1e3) * (targets != IGNORED), targets == 0)
 
-    found = evaluate_perplexity(Subject(scorer=Sure(), tokenizer=bytes_tokenizer, prefix=256), ["abc"])
+    found = evaluate_perplexity(Subject(scorer=Sure(), tokenizer=bytes_tokenizer), ["abc"])
     assert (found.loss, found.perplexity) == (1000, math.inf)
 
 

@@ -260,7 +260,7 @@ def test_documents_begin_with_bos_where_the_tokenizer_has_one(neox):
     }
     path.write_text(json.dumps(definition))
     config = json.loads((neox / "tokenizer_config.json").read_text())
-    del config["spikeless"]
+    del config["spikeless"], config["reading"]
     (neox / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "a"}))
     subject = load_subject(neox, device=CPU)
     assert (subject.prefix, subject.tokenizer.reading.beginning) == ((97,), (97,))

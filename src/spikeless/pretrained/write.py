@@ -100,7 +100,8 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int, ro
     """
     tokenizer.save(folder)
     definition, config = read_json(folder / DEFINITION), read_json(folder / CONFIG)
-    beginning, reading = tokenizer.reading.beginning, config.pop("spikeless")["reading"]  # a spec may name a folder
+    beginning = tokenizer.reading.beginning
+    del config["spikeless"]  # a spec may name a folder
     if tokenizer.added_around != (beginning, ()) or definition.get("truncation") or definition.get("padding"):
         tokens = [(str(tokenizer.id_to_token(each)), each) for each in beginning]
         write_json(folder / DEFINITION, definition | _added_nothing_but(tokens) | {"truncation": None, "padding": None})
@@ -112,7 +113,7 @@ def _write_tokenizer(tokenizer: Tokenizer, folder: Path, context_length: int, ro
         named["bos"] = ids["bos"]  # nothing to set right
     config |= {f"{kind}_token": tokenizer.id_to_token(ids[kind]) for kind in named if named[kind] != ids.get(kind)}
     config |= {"split_special_tokens": tokenizer.reading.special_tokens == "text" and "chat_template" not in config}
-    write_json(folder / CONFIG, config | {"model_max_length": context_length, "spikeless": {"reading": reading}})
+    write_json(folder / CONFIG, config | {"model_max_length": context_length})
     return {f"{kind}_token_id": number for kind, number in ids.items()}
 
 

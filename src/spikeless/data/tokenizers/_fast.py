@@ -185,7 +185,8 @@ class FastTokenizer:
             "clean_up_tokenization_spaces": False,
             **{key: splits[key] for key in ("add_prefix_space",) if key in splits},  # else transformers 4 says no to it
             **self.config,
-            "spikeless": {"spec": self.spec, "fingerprint": self.fingerprint(), "reading": reading},
+            "reading": reading,
+            "spikeless": {"spec": self.spec, "fingerprint": self.fingerprint()},
         }
         write_text(folder / DEFINITION, self.definition)
         write_json(folder / CONFIG, config)

@@ -25,10 +25,10 @@ FILES = (DEFINITION, CONFIG, SPECIAL_TOKENS, TEMPLATE, f"{TEMPLATES}/*.jinja", V
 USUAL_ENDS = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "<EOS>", "[EOS]")
 KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 """Special tokens in the order in which transformers numbers those that are new."""
-OURS = "spikeless"
+OURS, RECORD = "spikeless", "reading"
 NOT_KEPT = (
     *("tokenizer_class", "auto_map", "name_or_path", "tokenizer_file", "vocab_file", "merges_file", "processor_class"),
-    *("backend", "is_local", "local_files_only", "files_loaded", "init_inputs", OURS),
+    *("backend", "is_local", "local_files_only", "files_loaded", "init_inputs", OURS, RECORD),
     # said by the definition, once it is read
     *("add_bos_token", "add_eos_token", "add_prefix_space", "added_tokens_decoder", "model_specific_special_tokens"),
 )
@@ -64,12 +64,13 @@ def read_tokenizer(path: Path, spec: str | None = None) -> FastTokenizer:
     file = path if path.is_file() else folder / DEFINITION
     if "fingerprint" in ours and file.is_file():
         return _saved(file, spec, config)
+    reading = _recorded(config, folder)
     config = _merged(folder, config)
     definition = _text(file) if file.is_file() else _from_vocabulary(folder, spec, config)
     definition = _with_special_tokens(definition, folder, spec, config)
     vocabulary = vocabulary_of(definition, spec)
     end = _end_of_text(config, vocabulary, spec, folder)
-    tokenizer = FastTokenizer(definition, spec, end, _kept(config), _recorded(ours, folder))
+    tokenizer = FastTokenizer(definition, spec, end, _kept(config), reading)
     refuse_other_ids(vocabulary, tokenizer.token_to_id, spec)
     refuse_wrong_claims(json.loads(definition), vocabulary, spec)
     if (bos := config.get("bos_token")) is not None and str(bos) not in vocabulary:
@@ -84,7 +85,7 @@ def _saved(file: Path, spec: str, config: dict[str, Any]) -> FastTokenizer:
     Warns:
         SpikelessWarning: that was another one than the tokenizer's own.
     """
-    end, reading = config.get("eos_token", END_OF_TEXT), _recorded(config[OURS], file.parent)
+    end, reading = config.get("eos_token", END_OF_TEXT), _recorded(config, file.parent)
     tokenizer = FastTokenizer(_text(file), spec, end, _kept(config), reading)
     if config[OURS]["fingerprint"] != tokenizer.fingerprint():
         raise UserError(f"{file} is damaged: it is not the tokenizer that {CONFIG} beside it was saved with")
@@ -99,11 +100,11 @@ def _saved(file: Path, spec: str, config: dict[str, Any]) -> FastTokenizer:
     return FastTokenizer(tokenizer.definition, spec, end, tokenizer.config, Reading())
 
 
-def _recorded(ours: Mapping[str, Any], folder: Path) -> Reading | None:
-    if "reading" not in ours:
+def _recorded(config: Mapping[str, Any], folder: Path) -> Reading | None:
+    if RECORD not in config:
         return None
     try:
-        return from_dict(ours["reading"], Reading)
+        return from_dict(config[RECORD], Reading)
     except UserError as error:
         raise UserError(f"{folder / CONFIG} is damaged: {error}") from None
 
