@@ -4,28 +4,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from spikeless.cli._options import JSONFile, write_or_print
 from spikeless.errors import UserError
 from spikeless.evaluation.tev import EmbeddingVariability, Source, find_sources, measure, write_tev_page
 from spikeless.evaluation.tev.summary import remarks, rows
+from spikeless.report.fitting import FittingTable
 
 __all__ = ["tev"]
 
-TITLES = {  # narrow enough for 80 columns
+TITLES = {
+    "checkpoint": "checkpoint",
+    "step": "step",
     "parameters": "para-\nmeters",
     "table": "table",
+    "dtype": "dtype",
+    "head": "head",
     "mean": "TEV\nraw μ",
-    "std": "\nσ",
+    "std": "TEV\nraw σ",
     "entry": "on the\nway in",
     "effective_mean": "TEV\neff. μ",
-    "effective_std": "\nσ",
+    "effective_std": "TEV\neff. σ",
 }
-WORDS = ("checkpoint", "dtype", "head", "entry")
+LEAST = ("parameters", "std", "effective_std", "dtype", "head", "table", "entry")
+"""Columns that a narrow terminal does without, the least important one first."""
 
 
 def tev(
@@ -58,14 +61,7 @@ def _sources(path: str) -> list[Source]:
         raise UserError(str(error) if path in str(error) else f"{path}: {error}") from None
 
 
-def _table(readings: list[EmbeddingVariability]) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False)
+def _table(readings: list[EmbeddingVariability]) -> FittingTable:
     cells = rows(readings)
-    longest = max(len(row["checkpoint"]) for row in cells)
-    for key in cells[0]:
-        justify = "left" if key in WORDS else "right"
-        least = (10 if "step" in cells[0] else min(max(longest, 10), 13)) if key == "checkpoint" else None
-        table.add_column(TITLES.get(key, key), justify=justify, overflow="fold", min_width=least)
-    for row in cells:
-        table.add_row(*map(escape, row.values()))
-    return table
+    titles = {key: title for key, title in TITLES.items() if key in cells[0]}
+    return FittingTable(titles, cells, words=("checkpoint", "entry"), least=LEAST)
