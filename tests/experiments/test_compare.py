@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from spikeless.config import replace_at
-from spikeless.errors import UserError
+from spikeless.errors import SpikelessWarning, UserError
 from spikeless.evaluation import LambadaExample
 from spikeless.experiments.analysis.comparison import read_comparison
 from spikeless.experiments.compare import compare
@@ -312,3 +312,17 @@ def test_another_configuration_in_the_folder_is_refused_and_nothing_lost(compare
         ):
             compare(replace_at(small_run, changes), "xavier_init; mlra", folder, jobs=1)
     assert contents(folder) == before
+
+
+def test_a_comparison_says_what_was_skipped_of_its_data(small_run, tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        "".join(
+            json.dumps({"text": None if number % 2 else f"note {number}: the cat sat " * 8}) + "\n"
+            for number in range(40)
+        )
+    )
+    run = replace_at(small_run, {"data.spec": f"jsonl:{tmp_path}/a.jsonl", "steps": 1})
+    with pytest.warns(SpikelessWarning, match=r"20 of 40 documents \(50.0 %\) were skipped or repaired: null 20"):
+        compared = compare(run, "baseline", tmp_path / "out", jobs=1)
+    assert any("20 of 40 documents" in each for each in compared.about.remarks)
+    assert "20 of 40 documents" in (tmp_path / "out" / "report.html").read_text()

@@ -140,7 +140,9 @@ def compare(
                 finally:
                     grid["seconds"] += time.perf_counter() - started
                     write_json(path / GRID, grid)
-            comparison = gather(contents, news.crashed, _about(base, grid, assignments, command, remarks))
+            comparison = gather(
+                contents, news.crashed, _about(base, grid, assignments, command, (*remarks, *contents.losses))
+            )
             if not stopped_by:
                 tasks = scorings(comparison, contents.readable, base, contents.study.trusted, lambada)
                 news.scores |= {task.cell.folder.name: known for task in tasks if (known := task.known()) is not None}
@@ -204,7 +206,13 @@ def _contents(
     earlier = read_comparison(folder / COMPARISON) if (folder / COMPARISON).exists() else None
     others, left_out = earlier_cells(folder, study, names)
     contents = Contents(
-        folder=folder, study=study, cells=cells, others=others, earlier=earlier, remarks=tuple(left_out)
+        folder=folder,
+        study=study,
+        cells=cells,
+        others=others,
+        earlier=earlier,
+        remarks=tuple(left_out),
+        losses=tuple(f"{each.data}: {each.loss}" for each in data.sources if each.loss),
     )
     if "study" in grid and (others or contents.gone):
         study.refuse(f"{folder} holds a grid", study.differences(*study.read(grid["study"])))

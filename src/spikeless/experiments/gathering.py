@@ -34,6 +34,7 @@ class Contents:
         others: of earlier calls, by name; None for one whose parts the user has not named.
         earlier: the comparison as an earlier call wrote it, if one did.
         remarks: what was decided, a sentence each.
+        losses: what was skipped or repaired of the data, where it was much; it has been warned of.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Contents:
     others: Mapping[str, Cell | None]
     earlier: Comparison | None
     remarks: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
 
     @property
     def readable(self) -> list[Cell]:
