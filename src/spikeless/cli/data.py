@@ -12,9 +12,9 @@ from rich.text import Text
 from spikeless.cli._options import JSONFile, Tokenizer, write_or_print
 from spikeless.config import to_dict
 from spikeless.data.documents import tally_text
-from spikeless.data.inspection import Inspection, TokenCount, inspect_shards
+from spikeless.data.inspection import Inspection, PartInspection, TokenCount, inspect_shards
 from spikeless.data.prepare import prepare_folder, prepared_folders
-from spikeless.data.shards import Manifest
+from spikeless.data.shards import Manifest, ShardedPart
 from spikeless.data.split import VALIDATION_FRACTION
 from spikeless.errors import UserError
 from spikeless.run import DataConfig
@@ -57,7 +57,7 @@ def prepare(
                 name,
                 f"{part.documents:,}",
                 f"{part.tokens:,}",
-                f"{part.bytes:,}",
+                _bytes(part),
                 tally_text(part.skipped),
             )
     console.print(table)
@@ -89,6 +89,7 @@ def _show(found: Inspection, console: Console, verified: bool) -> None:
     for name, value in (
         ("data", manifest.data),
         *([("read of it", manifest.selection)] if manifest.selection else ()),
+        *([("documents are", manifest.train.kind)] if manifest.train.kind != "text" else ()),
         ("tokenizer", f"{manifest.tokenizer}, {counted(manifest.vocab_size, 'token')}"),
         ("read", _reading(manifest)),
         ("stored as", manifest.dtype),
@@ -102,8 +103,8 @@ def _show(found: Inspection, console: Console, verified: bool) -> None:
     for name, values in (
         ("documents", [f"{part.documents:,}" for part in parts]),
         ("tokens, end-of-text included", [f"{part.tokens:,}" for part in parts]),
-        ("bytes of text", [f"{part.bytes:,}" for part in parts]),
-        ("bytes per token", [f"{part.bytes / part.tokens:.3f}" if part.tokens else "" for part in parts]),
+        ("bytes of text", [_bytes(part) for part in parts]),
+        ("bytes per token", [f"{part.bytes / part.tokens:.3f}" if part.bytes else "" for part in parts]),
         ("skipped or repaired", [tally_text(part.skipped) for part in parts]),
         (
             "document length, min / 10 % / median / 90 % / max [tokens]",
@@ -129,6 +130,10 @@ def _reading(manifest: Manifest) -> str:
     spelled = manifest.train.special_tokens + manifest.validation.special_tokens
     how = {"text": "as text", "parsed": f"as ids but end-of-text ({spelled:,})", "all": f"as ids ({spelled:,})"}
     return f"{begin}; special tokens in text are read {how[manifest.reading.special_tokens]}"
+
+
+def _bytes(part: ShardedPart | PartInspection) -> str:
+    return "unknown" if part.documents and not part.bytes else f"{part.bytes:,}"
 
 
 def _frequencies(title: str, tokens: tuple[TokenCount, ...], total: int) -> Table:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from spikeless.cli._options import Data, Device, JSONFile, write_or_print
 from spikeless.data import parse_corpus, split_reading
-from spikeless.data.documents import Document, Tally, loss_of, texts_of
+from spikeless.data.documents import Document, Tally, loss_of
 from spikeless.data.mixture import parse_mixture
 from spikeless.data.progress import track
 from spikeless.data.split import Split
@@ -90,7 +90,7 @@ def evaluate(
         split = Split(corpus=corpus, validation_fraction=subject.validation_fraction)
         found = evaluate_perplexity(
             subject,
-            track(texts_of(_documents(split, part, skipped)), "scoring documents"),
+            track(_documents(split, part, skipped), "scoring documents"),
             batch_size=batch_size,
             sequence_length=sequence_length,
             stride=stride,
@@ -122,12 +122,14 @@ def _documents(split: Split, part: str, skipped: Tally) -> Iterator[Document]:
 
 def _perplexity_table(found: Perplexity, title: str, skipped: Tally) -> Table:
     rows = {
-        "bits per byte": f"{found.bits_per_byte:.4f}",
+        "bits per byte": "unknown: the data are token ids"
+        if found.bits_per_byte is None
+        else f"{found.bits_per_byte:.4f}",
         "loss [nats/token]": f"{found.loss:.4f}",
         "perplexity, per token": fixed(found.perplexity, 2),
         "documents": f"{found.documents:,}",
         "tokens": f"{found.tokens:,}",
-        "bytes": f"{found.bytes:,}",
+        "bytes": "unknown" if found.bytes is None else f"{found.bytes:,}",
         "window, stride [tokens]": f"{found.sequence_length:,}, {found.stride:,}",
     }
     rows |= {f"skipped, {kind}": f"{count:,}" for kind, count in sorted(skipped.items())}

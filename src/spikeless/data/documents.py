@@ -4,14 +4,26 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from spikeless.errors import UserError
 from spikeless.words import counted
 
-__all__ = ["Document", "Messages", "Tally", "TokenIds", "content_of", "kept", "loss_of", "tally_text", "texts_of"]
+__all__ = [
+    "Document",
+    "Kind",
+    "Messages",
+    "Tally",
+    "TokenIds",
+    "content_of",
+    "kept",
+    "kind_of",
+    "loss_of",
+    "tally_text",
+    "texts_to_learn",
+]
 
 Tally = Counter[str]
 """What a corpus skipped or repaired while it was read, by kind: "null", "invalid_utf8" [documents]."""
@@ -46,7 +58,13 @@ class TokenIds:
 
 Document = str | Messages | TokenIds
 
-_NAMES = {str: "text", Messages: "messages", TokenIds: "token ids"}
+Kind = Literal["text", "messages", "token ids"]
+_KINDS: dict[type, Kind] = {str: "text", Messages: "messages", TokenIds: "token ids"}
+
+
+def kind_of(document: Document) -> Kind:
+    """What a document is, in words."""
+    return _KINDS[type(document)]
 
 
 def content_of(document: Document) -> bytes:
@@ -72,20 +90,24 @@ def kept(documents: Iterable[Document | None], tally: Tally, where: str) -> Iter
         first = first or type(document)
         if type(document) is not first:
             raise UserError(
-                f"{where} holds {_NAMES[type(document)]} behind documents that are {_NAMES[first]}; give one kind"
+                f"{where} holds {_KINDS[type(document)]} behind documents that are {_KINDS[first]}; give one kind"
             )
         yield document
 
 
-def texts_of(documents: Iterable[Document]) -> Iterator[str]:
-    """The documents as text.
+def texts_to_learn(documents: Iterable[Document]) -> Iterator[str]:
+    """The documents as text from which a tokenizer can be learnt.
 
     Raises:
         UserError: they are messages or token ids.
     """
+    why = {"messages": "has no chat template to write them with", "token ids": "would not be the one that made them"}
     for document in documents:
         if not isinstance(document, str):
-            raise UserError(f"the data are {_NAMES[type(document)]}; here only text can be read: name a field of text")
+            raise UserError(
+                f"the data are {kind_of(document)}, and a tokenizer that is learnt from them {why[kind_of(document)]}; "
+                "name the tokenizer that they are for with --tokenizer hf:NAME_OR_DIR"
+            )
         yield document
 
 

@@ -128,8 +128,8 @@ def _survey(shards: Shards, part: Part, tokenizer: Tokenizer, samples: int) -> _
         UserError: it holds another number of documents than the manifest says.
     """
     tokens: Tokens = getattr(shards, part)
-    said: int = getattr(shards.manifest, part).documents
-    wanted = np.unique(np.linspace(0, max(said - 1, 0), samples).round().astype(np.int64))
+    said, inner = getattr(shards.manifest, part).documents, getattr(shards.manifest, part).inner_ends
+    wanted = np.unique(np.linspace(0, max(said + inner - 1, 0), samples).round().astype(np.int64))
     survey = _Survey(counts=np.zeros(tokenizer.vocab_size, dtype=np.int64), lengths=Counter(), samples=[])
     documents = begin = 0
     for start in track(range(0, len(tokens), CHUNK_TOKENS), f"reading {part} tokens"):
@@ -142,7 +142,7 @@ def _survey(shards: Shards, part: Part, tokenizer: Tokenizer, samples: int) -> _
         here = wanted[(wanted >= documents) & (wanted < documents + len(ends))] - documents
         survey.samples.extend((int(begins[i]), int(ends[i] - begins[i])) for i in here)
         documents, begin = documents + len(ends), int(ends[-1]) if len(ends) else begin
-    if (documents, begin) != (said, len(tokens)):
+    if (documents, begin) != (said + inner, len(tokens)):
         raise UserError(
             f"the {part} part holds {counted(documents, 'document')} and "
             f"{counted(len(tokens) - begin, 'token')} behind them, but the "

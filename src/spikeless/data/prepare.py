@@ -11,7 +11,7 @@ from pathlib import Path
 from spikeless.config import from_dict, to_dict
 from spikeless.data.cache import cached
 from spikeless.data.corpora import parse_corpus
-from spikeless.data.documents import Document, Tally, loss_of, texts_of
+from spikeless.data.documents import Document, Kind, Tally, loss_of, texts_to_learn
 from spikeless.data.mixture import Mixture, parse_mixture
 from spikeless.data.reading import SpecialTokens, split_reading
 from spikeless.data.shard_writer import write_shards
@@ -37,12 +37,14 @@ PREFIX = "shards:"
 
 @dataclass(frozen=True, kw_only=True)
 class PartRead:
-    """What became of one part of a source: how much of it there is, and what was skipped or repaired [documents]."""
+    """What became of one part of a source; see `ShardedPart`."""
 
     documents: int
     tokens: int
     bytes: int
     skipped: dict[str, int]
+    kind: Kind
+    inner_ends: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +201,15 @@ def _read(manifest: Manifest, source: _Source | None = None) -> SourceRead:
     """What was read of a source, by its manifest; equal documents of another spec may have been cached before."""
     parts = (manifest.train, manifest.validation)
     train, validation = (
-        PartRead(documents=p.documents, tokens=p.tokens, bytes=p.bytes, skipped=p.skipped) for p in parts
+        PartRead(
+            documents=each.documents,
+            tokens=each.tokens,
+            bytes=each.bytes,
+            skipped=each.skipped,
+            kind=each.kind,
+            inner_ends=each.inner_ends,
+        )
+        for each in parts
     )
     data, selection = manifest.data, manifest.selection
     if source and isinstance(source.origin, Split):
@@ -316,7 +326,7 @@ def _tokenizer(wanted: str | Tokenizer, sources: list[_Source]) -> Tokenizer:
     def documents() -> Iterator[str]:
         """The training documents of one source after another."""
         for split in splits:
-            yield from texts_of(split.documents("train"))
+            yield from texts_to_learn(split.documents("train"))
 
     return parse_tokenizer(wanted).build(documents, identity)
 

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from spikeless.config import from_dict, to_dict
-from spikeless.data.documents import Document, Tally, texts_of
+from spikeless.data.documents import Document, Kind, Tally
 from spikeless.data.encoding import Encoded, encode_documents
 from spikeless.data.progress import meter
 from spikeless.data.shards import DTYPES, FORMAT, MANIFEST, Manifest, Shard, ShardedPart, dtype_for, hash_of
@@ -41,6 +41,8 @@ class _Finished:
     documents: int
     bytes: int
     special_tokens: int
+    kind: Kind
+    inner_ends: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,7 @@ class _Writer:
                 progress(each.documents, each.bytes, each.shard.tokens)
             behind = islice(self._documents(part, tally), sum(each.documents for each in self._finished(part)), None)
             shard = None
-            for batch in encode_documents(texts_of(behind), self._tokenizer):
+            for batch in encode_documents(behind, self._tokenizer):
                 shard = shard or _OpenShard(self._work, part, len(self._finished(part)), self._tokenizer)
                 shard.write(batch)
                 progress(batch.documents, batch.bytes, len(batch.ids))
@@ -158,6 +160,8 @@ class _Writer:
             skipped=dict(sorted(tally.items())),
             shards=tuple(each.shard for each in finished),
             special_tokens=sum(each.special_tokens for each in finished),
+            kind=finished[0].kind if finished else "text",
+            inner_ends=sum(each.inner_ends for each in finished),
         )
 
     def _finished(self, part: Part) -> list[_Finished]:
@@ -175,7 +179,8 @@ class _OpenShard:
         self._part: Part = part
         self._path = work / f"{part}-{number:05d}.bin"
         self._dtype, self._file, self._digest = DTYPES[dtype_for(tokenizer)], self._path.open("wb"), hashlib.sha256()
-        self.tokens = self._documents = self._bytes = self._special_tokens = 0
+        self.tokens = self._documents = self._bytes = self._special_tokens = self._inner_ends = 0
+        self._kind: Kind = "text"
 
     def write(self, batch: Encoded) -> None:
         """Append a batch."""
@@ -186,6 +191,8 @@ class _OpenShard:
         self._documents += batch.documents
         self._bytes += batch.bytes
         self._special_tokens += batch.special_tokens
+        self._inner_ends += batch.inner_ends
+        self._kind = batch.kind
 
     def finish(self) -> _Finished:
         """Bring it to the disk."""
@@ -198,4 +205,6 @@ class _OpenShard:
             documents=self._documents,
             bytes=self._bytes,
             special_tokens=self._special_tokens,
+            kind=self._kind,
+            inner_ends=self._inner_ends,
         )

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from spikeless.config import from_dict
+from spikeless.data.documents import Kind
 from spikeless.data.reading import Reading
 from spikeless.data.tokenizers import Tokenizer
 from spikeless.errors import UserError
@@ -67,6 +68,10 @@ class ShardedPart:
     shards: tuple[Shard, ...]
     special_tokens: int = 0
     """How many special tokens the documents' text spelled [tokens]."""
+    kind: Kind = "text"
+    """What the documents were; of token ids the bytes are not known, and 0."""
+    inner_ends: int = 0
+    """End-of-text ids inside of documents, which a chat template or token ids may have [tokens]."""
 
 
 @dataclass(frozen=True, kw_only=True)

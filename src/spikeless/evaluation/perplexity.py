@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from spikeless.data.documents import Document
 from spikeless.errors import UserError
 from spikeless.evaluation.subject import Subject
 from spikeless.evaluation.windows import Window, rolling_windows, score_windows
@@ -23,24 +24,25 @@ class Perplexity:
             tokens, so models with different tokenizers may be compared.
         documents: scored [documents].
         tokens: scored [tokens]; end-of-text is not among them.
-        bytes: of the documents in UTF-8 [bytes].
+        bytes: of the documents in UTF-8 [bytes]; messages count as the text that the chat template makes of them. None
+            for token ids, whose text is not known, and so are bits per byte.
         sequence_length: most tokens that the model saw at once [tokens].
         stride: tokens scored by each window after a document's first [tokens].
     """
 
     loss: float
     perplexity: float
-    bits_per_byte: float
+    bits_per_byte: float | None
     documents: int
     tokens: int
-    bytes: int
+    bytes: int | None
     sequence_length: int
     stride: int
 
 
 def evaluate_perplexity(
     subject: Subject,
-    documents: Iterable[str],
+    documents: Iterable[Document],
     *,
     batch_size: int = 8,
     sequence_length: int | None = None,
@@ -56,7 +58,7 @@ def evaluate_perplexity(
 
     Args:
         subject: the model and its tokenizer.
-        documents: texts; memory holds a few at a time.
+        documents: to score; memory holds a few at a time.
         batch_size: windows computed at once [windows].
         sequence_length: most tokens to see at once; the model's context length if None.
         stride: tokens scored by each window after a document's first; `sequence_length` if None. A smaller one gives
@@ -76,11 +78,11 @@ def evaluate_perplexity(
     seen = _Seen()
 
     def windows() -> Iterator[Window]:
-        for text in documents:
-            tokens = subject.encode(text)
+        for document in documents:
+            tokens, size = subject.encode_document(document)
             seen.documents += 1
             seen.tokens += len(tokens)
-            seen.bytes += len(text.encode("utf-8"))
+            seen.bytes = None if size is None or seen.bytes is None else seen.bytes + size
             yield from rolling_windows(tokens, subject.prefix, length, step)
             if max_tokens is not None and seen.tokens >= max_tokens:
                 break
@@ -92,7 +94,7 @@ def evaluate_perplexity(
     return Perplexity(
         loss=loss,
         perplexity=perplexity(loss),
-        bits_per_byte=nats / math.log(2) / seen.bytes,
+        bits_per_byte=nats / math.log(2) / seen.bytes if seen.bytes else None,
         documents=seen.documents,
         tokens=seen.tokens,
         bytes=seen.bytes,
@@ -105,4 +107,4 @@ def evaluate_perplexity(
 class _Seen:
     documents: int = 0
     tokens: int = 0
-    bytes: int = 0
+    bytes: int | None = 0

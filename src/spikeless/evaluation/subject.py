@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from spikeless.data import Tokenizer, load_tokenizer, parse_tokenizer, refuse_rowless
+from spikeless.data.documents import Document
+from spikeless.data.encoding import encode_document
 from spikeless.data.split import VALIDATION_FRACTION
 from spikeless.data.tokenizers.hf import HuggingFaceTokenizer
 from spikeless.errors import SpikelessWarning, UserError
@@ -55,9 +57,24 @@ class Subject:
         Raises:
             UserError: the model has no row for one of them.
         """
-        ids = self.tokenizer.encode(text)
-        self._check(ids, f"the text {text[:40]!r}{'…' * (len(text) > 40)}")
-        return ids
+        return self.encode_document(text)[0]
+
+    def encode_document(self, document: Document) -> tuple[list[int], int | None]:
+        """The ids of a document, without what documents begin with and the end-of-text behind it, and its bytes.
+
+        The bytes of token ids are not known: None.
+
+        Raises:
+            UserError: the model has no row for one of them, or the tokenizer cannot write these messages.
+        """
+        ids, size = encode_document(document, self.tokenizer)
+        where = f"the text {document[:40]!r}{'…' * (len(document) > 40)}" if isinstance(document, str) else "a document"
+        self._check(ids, where)
+        if not isinstance(document, str):  # they may hold what is put around a text
+            before = list(self.prefix)
+            ids = ids[len(before) :] if ids[: len(before)] == before else ids
+            ids = ids[:-1] if ids[-1:] == [self.tokenizer.end_of_text] else ids
+        return ids, size
 
     def _check(self, ids: Sequence[int], where: str) -> None:
         advice = "give the tokenizer that it was trained with, or leave this out of the text"

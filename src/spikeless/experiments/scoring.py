@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spikeless.data import parse_corpus
-from spikeless.data.documents import texts_of
+from spikeless.data import parse_corpus, split_reading
+from spikeless.data.documents import Document, TokenIds, content_of
 from spikeless.data.mixture import parse_mixture
 from spikeless.data.split import Split
 from spikeless.evaluation import LambadaExample, evaluate_lambada, evaluate_perplexity, load_subject
@@ -49,14 +49,14 @@ class Scoring:
     """
 
     cell: Cell
-    text: tuple[str, ...]
+    text: tuple[Document, ...]
     lambada: tuple[LambadaExample, ...]
     trusted: frozenset[str]
 
     @property
     def keys(self) -> dict[str, str]:
         """By part that is asked for, the hash of its texts: scores of others are not these."""
-        keys = {"text": content_hash(*self.text)} if self.text else {}
+        keys = {"text": content_hash(*map(content_of, self.text))} if self.text else {}
         if self.lambada:
             keys["lambada"] = content_hash(*(part for each in self.lambada for part in (each.context, each.target)))
         return keys
@@ -78,7 +78,9 @@ class Scoring:
         found: dict[str, dict[str, float]] = {}
         if self.text:
             text = evaluate_perplexity(subject, self.text)
-            found["text"] = {"perplexity": text.perplexity, "bits_per_byte": text.bits_per_byte}
+            found["text"] = {"perplexity": text.perplexity}
+            if text.bits_per_byte is not None:
+                found["text"]["bits_per_byte"] = text.bits_per_byte
         if self.lambada:
             words = evaluate_lambada(subject, self.lambada)
             found["lambada"] = {"lambada_perplexity": words.perplexity, "lambada_accuracy": words.accuracy}
@@ -125,19 +127,21 @@ def scorings(
     ]
 
 
-def _documents(run: RunConfig) -> Iterator[str]:
-    """Validation documents; none of prepared shards and mixtures, which hold no text of one kind."""
+def _documents(run: RunConfig) -> Iterator[Document]:
+    """Validation documents; none of prepared shards and mixtures, which hold no text of one kind, nor of token ids."""
     (_, spec), *others = parse_mixture(run.data.spec)
     if others or spec.strip().startswith("shards:"):
         return
-    split = Split(corpus=parse_corpus(spec), validation_fraction=run.data.validation_fraction)
-    yield from texts_of(split.documents("validation"))
+    split = Split(corpus=parse_corpus(split_reading(spec)[0]), validation_fraction=run.data.validation_fraction)
+    yield from split.documents("validation")
 
 
-def _head(documents: Iterable[str], characters: int) -> Iterator[str]:
-    """The first documents, so many characters in all."""
-    for text in documents:
-        yield text[:characters]
-        characters -= len(text)
+def _head(documents: Iterable[Document], characters: int) -> Iterator[Document]:
+    """The first documents, so many characters in all; a chat is not cut."""
+    for document in documents:
+        if isinstance(document, TokenIds):
+            return
+        yield document[:characters] if isinstance(document, str) else document
+        characters -= len(document if isinstance(document, str) else content_of(document))
         if characters <= 0:
             return

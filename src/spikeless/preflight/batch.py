@@ -1,15 +1,14 @@
 """The tokens that an audit looks at: text of the user's, text of this machine, or random ids."""
 
 import itertools
-from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from spikeless.data import Sampler, Tokenizer, parse_corpus, prepare, refuse_rowless, split_reading
-from spikeless.data.documents import texts_of
+from spikeless.data import Sampler, parse_corpus, prepare, refuse_rowless, split_reading
+from spikeless.data.encoding import encode_documents
 from spikeless.data.mixture import parse_mixture
-from spikeless.data.reading import SpecialTokens
 from spikeless.errors import UserError
 from spikeless.preflight.target import Target
 from spikeless.words import counted
@@ -83,8 +82,11 @@ def _text(target: Target, data: str, count: int, batch: int, length: int) -> Ten
         raise UserError(f"--data {data!r} is a mixture; audit one source at a time")
     wanted = batch * (length + 1)
     corpus, special_tokens = split_reading(data)
-    documents = texts_of(parse_corpus(corpus).documents())
-    ids = list(itertools.islice(_stream(documents, target.tokenizer, special_tokens), count * wanted))
+    tokenizer = target.tokenizer
+    if special_tokens:
+        tokenizer = tokenizer.with_reading(replace(tokenizer.reading, special_tokens=special_tokens))
+    encoded = encode_documents(parse_corpus(corpus).documents(), tokenizer)
+    ids = list(itertools.islice(itertools.chain.from_iterable(each.ids.tolist() for each in encoded), count * wanted))
     if len(ids) < wanted:
         raise UserError(
             f"--data {data} holds {counted(len(ids), 'token')}, but "
@@ -93,10 +95,3 @@ def _text(target: Target, data: str, count: int, batch: int, length: int) -> Ten
         )
     again = itertools.islice(itertools.cycle(ids), count * wanted)
     return torch.tensor(list(again)).view(count, batch, length + 1)
-
-
-def _stream(documents: Iterable[str], tokenizer: Tokenizer, special_tokens: SpecialTokens | None) -> Iterable[int]:
-    for document in documents:
-        yield from tokenizer.reading.beginning
-        yield from tokenizer.encode(document, special_tokens)
-        yield tokenizer.end_of_text

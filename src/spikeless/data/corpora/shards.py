@@ -74,11 +74,12 @@ class PreparedShards:
 
 
 def _decoded(tokens: Tokens, tokenizer: Tokenizer) -> Iterator[str]:
-    begun, before = np.empty(0, dtype=np.int64), len(tokenizer.reading.beginning)
+    begun, before = np.empty(0, dtype=np.int64), list(tokenizer.reading.beginning)
     for start in range(0, len(tokens), CHUNK_TOKENS):
         chunk = tokens.read(start, min(CHUNK_TOKENS, len(tokens) - start))
         *whole, rest = np.split(chunk, np.flatnonzero(chunk == tokenizer.end_of_text) + 1)
         for document in whole:
-            yield tokenizer.decode(np.concatenate([begun, document[:-1]])[before:])
+            ids = np.concatenate([begun, document[:-1]])
+            yield tokenizer.decode(ids[len(before) :] if ids[: len(before)].tolist() == before else ids)
             begun = begun[:0]
         begun = np.concatenate([begun, rest])
