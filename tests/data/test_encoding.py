@@ -46,7 +46,7 @@ def test_an_id_outside_the_vocabulary_is_refused(byte_tokenizer):
         def __init__(self, token):
             self.token = token
 
-        def encode_batch(self, texts):
+        def encode_batch(self, texts, special_tokens=None):
             return [[self.token] for _ in texts]
 
     for token in (300, -1):

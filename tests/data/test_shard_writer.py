@@ -70,7 +70,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, byte_tokenizer, whole,
     assert len(list(partial(folder).glob("*.bin"))) > 3
     encoded, encode_batch = [], FastTokenizer.encode_batch
     monkeypatch.setattr(
-        FastTokenizer, "encode_batch", lambda self, texts: encoded.extend(texts) or encode_batch(self, texts)
+        FastTokenizer, "encode_batch", lambda self, texts, how: encoded.extend(texts) or encode_batch(self, texts, how)
     )
     write(folder, byte_tokenizer)
     assert content(folder) == whole

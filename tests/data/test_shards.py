@@ -78,7 +78,7 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path, byte_tokenizer):
         def __init__(self):
             self.spec, self.end_of_text = "large", (1 << 17) - 1
 
-        def encode_batch(self, texts):
+        def encode_batch(self, texts, special_tokens=None):
             return [[100_000 + len(text)] for text in texts]
 
         def fingerprint(self):
@@ -112,10 +112,10 @@ def test_documents_are_streamed(tmp_path, byte_tokenizer, monkeypatch):
     largest = 0
     encode_batch = FastTokenizer.encode_batch
 
-    def spy(self, texts):
+    def spy(self, texts, special_tokens=None):
         nonlocal largest
         largest = max(largest, sum(map(len, texts)))
-        return encode_batch(self, texts)
+        return encode_batch(self, texts, special_tokens)
 
     monkeypatch.setattr(FastTokenizer, "encode_batch", spy)
     write(tmp_path / "shards", byte_tokenizer)
