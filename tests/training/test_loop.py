@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from spikeless import stabilizers
 from spikeless.config import names_in, replace_at, to_dict
-from spikeless.data import Sampler, prepare, validation_batches
-from spikeless.errors import SpikelessWarning
+from spikeless.data import Sampler, parse_corpus, prepare, validation_batches
+from spikeless.errors import SpikelessWarning, UserError
+from spikeless.evaluation import evaluate_perplexity, load_subject
 from spikeless.nn.boundaries import Separate
 from spikeless.training import loop
 from spikeless.training.build import build_model, fill_vocabulary
@@ -143,6 +144,31 @@ def test_what_was_skipped_is_said_recorded_and_reported(tmp_path, quick_run):
     assert "skipped or repaired: null 855" in record.data[spec]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "855 of 900 documents (95.0 %) were skipped" in page and "1 file; train: " in page
+
+
+def test_chats_and_token_ids_are_trained_on_and_scored(tmp_path, quick_run):
+    vocabulary = prepare("pydocs:json", "bytes").tokenizer
+    vocabulary.save(tmp_path / "tok")
+    config = json.loads((tmp_path / "tok" / "tokenizer_config.json").read_text())
+    config = {key: value for key, value in config.items() if key != "spikeless"}
+    config["chat_template"] = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+    (tmp_path / "tok" / "tokenizer_config.json").write_text(json.dumps(config))
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n} or {n * n}, which is more?"}] * 2, "ids": [*range(40), n]}
+        for n in range(60)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = replace_at(quick_run, {"steps": 1, "data.tokenizer": f"hf:{tmp_path}/tok", "model.vocab_size": None})
+    for field, known in (("messages", True), ("ids", False)):
+        run = replace_at(run, {"data.spec": f"jsonl:{tmp_path}/a.jsonl,field={field}"})
+        train(run, tmp_path / field, report=False)
+        assert ("val_bits_per_byte" in rows_of(tmp_path / field)[-1]) == known
+        subject = load_subject(tmp_path / field, device=torch.device("cpu"))
+        found = evaluate_perplexity(subject, parse_corpus(run.data.spec).documents(), max_tokens=200)
+        assert math.isfinite(found.loss) and (found.bits_per_byte is not None) == known
+    chats = replace_at(run, {"data.spec": f"jsonl:{tmp_path}/a.jsonl,field=messages", "data.boundaries": Separate()})
+    with pytest.raises(UserError, match=r"ends \d+ turns with end-of-text, at which .*=Separate would hide"):
+        train(chats, tmp_path / "separate")
 
 
 def test_micro_batches_change_nothing_but_rounding(tmp_path, quick_run):

@@ -7,10 +7,12 @@ import torch
 from spikeless.data import PreparedData, refuse_rowless
 from spikeless.errors import UserError
 from spikeless.init import initialise
+from spikeless.nn.boundaries import Joined
 from spikeless.nn.transformer import Transformer
 from spikeless.run import RunConfig
+from spikeless.words import counted
 
-__all__ = ["build_model", "check_buildable", "fill_vocabulary"]
+__all__ = ["build_model", "check_buildable", "fill_vocabulary", "refuse_cut_chats"]
 
 
 def build_model(run: RunConfig, device: torch.device | str) -> Transformer:
@@ -62,3 +64,17 @@ def fill_vocabulary(run: RunConfig, data: PreparedData) -> RunConfig:
         largest = max(data.train.largest, data.validation.largest)
         refuse_rowless(largest, rows, tokenizer, f"the data {run.data.spec}", advice)
     return run
+
+
+def refuse_cut_chats(run: RunConfig, data: PreparedData) -> None:
+    """Stop where the ends of a chat's turns would be taken for the ends of documents.
+
+    Raises:
+        UserError: the chat template ends turns with end-of-text, and documents do not see those before them.
+    """
+    ends = sum(each.train.inner_ends for each in data.sources if each.train.kind == "messages")
+    if ends and not isinstance(run.data.boundaries, Joined):
+        raise UserError(
+            f"the chat template ends {counted(ends, 'turn')} with end-of-text, at which data.boundaries="
+            f"{type(run.data.boundaries).__name__} would hide what came before; use data.boundaries=Joined"
+        )

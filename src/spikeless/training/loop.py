@@ -18,11 +18,10 @@ from spikeless.errors import SpikelessWarning, UnhealthyRun, UserError
 from spikeless.files import locked
 from spikeless.loggers import Logger
 from spikeless.loggers.jsonl import JSONLines
-from spikeless.nn.boundaries import Joined
 from spikeless.report import RunRecord, read_run, write_report
 from spikeless.run import RunConfig
 from spikeless.stats import global_norm
-from spikeless.training.build import build_model, fill_vocabulary
+from spikeless.training.build import build_model, fill_vocabulary, refuse_cut_chats
 from spikeless.training.checkpoints import Checkpoints
 from spikeless.training.continuation import changes_on_resume, lower_rate_hint, warn_of_a_jump
 from spikeless.training.environment import describe_environment, peak_flops, resolve_device
@@ -36,7 +35,6 @@ from spikeless.training.run_folder import RunFolder, label_of, writing_to
 from spikeless.training.start import load_start
 from spikeless.training.state import TrainState
 from spikeless.training.timer import StepTimer
-from spikeless.words import counted
 
 __all__ = ["train"]
 
@@ -107,7 +105,7 @@ class _Trainer:
             data = prepare(run.data.spec, tokenizer, validation_fraction=run.data.validation_fraction)
         self.data = data
         self.run = run = fill_vocabulary(run, data)
-        _refuse_cut_chats(run, data)
+        refuse_cut_chats(run, data)
         changes = changes_on_resume(folder, run, data.data_hash) if resume else []
         self.sampler = Sampler(data.train, run.data.sequence_length, run.seed)
         _validation(run, data)  # too short a corpus is said now
@@ -300,16 +298,6 @@ class _Trainer:
 def _validation(run: RunConfig, data: PreparedData) -> Iterator[tuple[Tensor, Tensor]]:
     size = run.data.batch_size // run.data.micro_batches
     return validation_batches(data.validation, run.data.sequence_length, size, run.evaluation.tokens)
-
-
-def _refuse_cut_chats(run: RunConfig, data: PreparedData) -> None:
-    """Refuse chats whose turns end with end-of-text where that would hide each turn from the next."""
-    ends = sum(each.train.inner_ends for each in data.sources if each.train.kind == "messages")
-    if ends and not isinstance(run.data.boundaries, Joined):
-        raise UserError(
-            f"the chat template ends {counted(ends, 'turn')} with end-of-text, at which data.boundaries="
-            f"{type(run.data.boundaries).__name__} would hide what came before; use data.boundaries=Joined"
-        )
 
 
 def _due(step: int, every: int) -> bool:
