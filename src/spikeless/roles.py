@@ -21,11 +21,12 @@ class Role(StrEnum):
     HEAD = "head"
     NORM = "norm"
     BIAS = "bias"
+    OTHER = "other"
 
     @property
     def is_matrix(self) -> bool:
-        """True for weights that are drawn at random and decayed; False for norms and biases."""
-        return self not in (Role.NORM, Role.BIAS)
+        """True for weights that are drawn at random and decayed; False for norms, biases and what has no known role."""
+        return self not in (Role.NORM, Role.BIAS, Role.OTHER)
 
     @property
     def writes_residual(self) -> bool:
@@ -54,13 +55,19 @@ _PATTERNS = tuple(
 )
 
 
-def role_of(name: str) -> Role:
+def role_of(name: str, otherwise: Role | None = None) -> Role:
     """The role of a parameter of one of our models.
 
+    Args:
+        name: the parameter's.
+        otherwise: the role of one whose name no pattern matches, as those of parts from outside the package.
+
     Raises:
-        KeyError: no pattern matches; a new part must say what its parameters are.
+        KeyError: no pattern matches, and `otherwise` is not given; a new part must say what its parameters are.
     """
     for pattern, role in _PATTERNS:
         if pattern.search(name):
             return role
+    if otherwise is not None:
+        return otherwise
     raise KeyError(f"no role is known for the parameter {name!r}; add a pattern to roles.py")

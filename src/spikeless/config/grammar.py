@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, TypeVar
 
 from spikeless.config.parts import find
-from spikeless.config.serialise import coerce
+from spikeless.config.serialise import coerce, is_slot
 from spikeless.config.tree import get_at, replace_at
 from spikeless.errors import UserError, nearest
 
@@ -168,12 +168,25 @@ def set_at(config: T, assignment: str) -> T:
 def _slot_value(text: str, hint: Any, room: str, path: str) -> Any:
     if text.strip() in ("()", "none", "None"):
         return coerce(() if typing.get_origin(hint) is tuple else None, hint, path)
-    parts = tuple(call.build(room) for call in parse_calls(text, what=path))
+    calls = parse_calls(text, what=path)
+    parts = tuple(call.build(room) for call in calls)
+    for call, part in zip(calls, parts, strict=True):
+        _refuse_other_kind(part, call.name, hint, path)
     if typing.get_origin(hint) is tuple:
         return parts
     if len(parts) != 1:
         raise UserError(f"{path} holds one part, not {len(parts)}")
     return parts[0]
+
+
+def _refuse_other_kind(part: Any, name: str, hint: Any, path: str) -> None:
+    """Stop at a part that lacks what the slot's protocol asks for."""
+    for protocol in (hint, *typing.get_args(hint)):
+        if is_slot(protocol):
+            lacking = [each for each in vars(protocol) if not each.startswith("_") and not hasattr(part, each)]
+            if lacking:
+                kind = protocol.__name__
+                raise UserError(f"{path}: {name} is no {kind}: it lacks {' and '.join(map(repr, lacking))}")
 
 
 def _read_value(text: str) -> Any:

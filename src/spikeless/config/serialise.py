@@ -18,14 +18,15 @@ from cattrs.gen import make_dict_unstructure_fn
 from spikeless.config.parts import PACKAGE
 from spikeless.errors import UserError
 
-__all__ = ["coerce", "from_dict", "to_dict"]
+__all__ = ["coerce", "from_dict", "is_slot", "to_dict"]
 
 T = TypeVar("T")
 
 _trusted: ContextVar[Collection[str]] = ContextVar("trusted", default=())
 
 
-def _is_slot(hint: Any) -> bool:
+def is_slot(hint: Any) -> bool:
+    """True for a protocol: a field that it annotates holds any part of its kind."""
     return getattr(hint, "_is_protocol", False)
 
 
@@ -126,10 +127,10 @@ for _kind in (int, float, str, bool):
 _converter.register_structure_hook_func(lambda hint: typing.get_origin(hint) is tuple, _structure_tuple)
 _converter.register_structure_hook_func(lambda hint: typing.get_origin(hint) is Literal, _structure_literal)
 _converter.register_structure_hook_func(_is_union, _structure_union)
-_converter.register_structure_hook_func(_is_slot, _structure_slot)
-_converter.register_unstructure_hook_func(_is_slot, _unstructure_slot)
+_converter.register_structure_hook_func(is_slot, _structure_slot)
+_converter.register_unstructure_hook_func(is_slot, _unstructure_slot)
 _converter.register_unstructure_hook_func(
-    lambda hint: _is_union(hint) and any(map(_is_slot, typing.get_args(hint))),
+    lambda hint: _is_union(hint) and any(map(is_slot, typing.get_args(hint))),
     lambda value: _unstructure_slot(value) if is_dataclass(value) else value,
 )
 _converter.register_unstructure_hook_factory(is_dataclass, lambda part: make_dict_unstructure_fn(part, _converter))

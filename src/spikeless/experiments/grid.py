@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spikeless.config import parse_calls, paths, replace_at
+from spikeless.config import get_at, parse_calls, paths, replace_at
 from spikeless.errors import UserError
 from spikeless.experiments.analysis.reached import REACHED
 from spikeless.optim.schedules import largest_factor
@@ -206,9 +206,10 @@ def with_fitting_warmup(run: RunConfig, assignments: Sequence[str]) -> tuple[Run
     steps, before = adapt(run, (), [each for each in assignments if _path(each) == "steps"]).steps, run.schedule
     if largest_factor(before, steps) >= 1 or "schedule.warmup_steps" not in paths(run):
         return run, ""
-    warmup = max(1, min(steps, round(before.warmup_steps * steps / run.steps)))
+    longer = get_at(run, "schedule.warmup_steps")
+    warmup = max(1, min(steps, round(longer * steps / run.steps)))
     return replace_at(run, {"schedule.warmup_steps": warmup}), (
-        f"the warm-up of {run.recipe}, {before.warmup_steps} steps of {run.steps}, is longer than {steps} steps: "
+        f"the warm-up of {run.recipe}, {longer} steps of {run.steps}, is longer than {steps} steps: "
         f"scaled in proportion (schedule.warmup_steps={warmup}), so that the learning rates asked for are reached"
     )
 
@@ -217,15 +218,17 @@ def _refuse_unreached(run: RunConfig) -> None:
     """Stop if a run never comes to the learning rate that its results would be named by."""
     reached = largest_factor(run.schedule, run.steps)
     if reached < REACHED:
-        warmup = run.schedule.warmup_steps
-        remedy = "give more steps, or a schedule that comes to its peak"
-        if warmup > run.steps:
+        warmup = getattr(run.schedule, "warmup_steps", None)  # a schedule from elsewhere need not have one
+        remedy, cause = "give more steps, or a schedule that comes to its peak", ""
+        if warmup is not None:
+            cause = f" (schedule.warmup_steps={warmup})"
+        if warmup is not None and warmup > run.steps:
             remedy = (
                 f"use schedule.warmup_steps={max(1, run.steps // 10)}, at most {run.steps}, or {warmup} steps or more"
             )
         raise UserError(
-            f"{label_of(run)}: in {run.steps} steps the learning rate comes to {reached:.3g} of its peak only "
-            f"(schedule.warmup_steps={warmup}), so no result would be of the rate that it is named by; {remedy}"
+            f"{label_of(run)}: in {run.steps} steps the learning rate comes to {reached:.3g} of its peak only{cause}, "
+            f"so no result would be of the rate that it is named by; {remedy}"
         )
 
 

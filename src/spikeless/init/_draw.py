@@ -70,7 +70,7 @@ class InitConfig:
     def std(self, role: Role, d_out: int, d_in: int, *, width: int, num_layers: int) -> float:
         """The resolved standard deviation of a matrix [d_out, d_in] with this role."""
         scheme_std = self.scheme.std(role, d_out, d_in, width=width, num_layers=num_layers)
-        target = getattr(self.target_std, role.value)
+        target = getattr(self.target_std, role.value, None)
         if target is None:
             return scheme_std
         return float(target) if isinstance(target, int | float) else target.resolve(scheme_std, d_out, d_in)
@@ -81,12 +81,12 @@ def standard_deviations(model: torch.nn.Module, init: InitConfig, *, width: int,
     stds: dict[str, float] = {}
     for prefix, module in model.named_modules():
         if isinstance(module, SeveralTensors):
-            role = role_of(f"{prefix}.weight")
+            role = role_of(f"{prefix}.weight", Role.OTHER)
             dense = init.std(role, module.d_out, module.d_in, width=width, num_layers=num_layers)
             stds |= {f"{prefix}.{name}": std for name, std in module.stds(dense).items()}
     for name, parameter in model.named_parameters():
-        role = role_of(name)
-        if role.is_matrix and name not in stds:
+        role = role_of(name, Role.OTHER)
+        if role.is_matrix and parameter.ndim == 2 and name not in stds:
             d_out, d_in = parameter.shape
             stds[name] = init.std(role, d_out, d_in, width=width, num_layers=num_layers)
     return stds
@@ -95,18 +95,20 @@ def standard_deviations(model: torch.nn.Module, init: InitConfig, *, width: int,
 def initialise(model: torch.nn.Module, init: InitConfig, seed: int, *, width: int, num_layers: int) -> None:
     """Draw all parameters in place: matrices N(0, std^2), norm weights one, biases zero.
 
+    What has no known role, in a part from outside the package, keeps the values that its part gave it.
+
     Each parameter has a generator seeded by (seed, name): models that share a parameter share its draw,
     and the weights do not depend on the order of construction or on the number of processes.
     """
     stds = standard_deviations(model, init, width=width, num_layers=num_layers)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            role = role_of(name)
-            if not role.is_matrix:
+            role = role_of(name, Role.OTHER)
+            if name in stds:
+                draw = torch.randn(parameter.shape, generator=_generator(seed, name), dtype=torch.float32)
+                parameter.copy_(draw.mul_(stds[name]))
+            elif role in (Role.NORM, Role.BIAS):
                 parameter.fill_(1.0 if role is Role.NORM and name.endswith("weight") else 0.0)
-                continue
-            draw = torch.randn(parameter.shape, generator=_generator(seed, name), dtype=torch.float32)
-            parameter.copy_(draw.mul_(stds[name]))
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

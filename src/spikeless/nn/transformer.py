@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from spikeless.nn.boundaries import document_layout
 from spikeless.nn.embedding import Embedding, TokenEmbedding
 from spikeless.nn.ffn import MLP, FeedForward
 from spikeless.nn.norm import LayerNorm, Norm
-from spikeless.nn.positions import Learned, Positions
+from spikeless.nn.positions import Learned, Positions, Rotary
 from spikeless.nn.residual import PreNorm, Residual
 from spikeless.shapes import Hidden, Logits, Tokens
 
@@ -66,7 +67,7 @@ class ModelConfig:
             )
         if self.num_heads % self.kv_heads:
             raise UserError(f"model.num_heads={self.num_heads} is not divisible by num_kv_heads={self.kv_heads}")
-        if isinstance(self.positions, Learned) is False and (self.width // self.num_heads) % 2:
+        if isinstance(self.positions, Rotary) and (self.width // self.num_heads) % 2:
             raise UserError(f"rotary positions need an even head width, not {self.width // self.num_heads}")
 
     @property
@@ -84,17 +85,18 @@ class Transformer(torch.nn.Module):
         if config.vocab_size is None:
             raise UserError("model.vocab_size is not set; give a number or a tokenizer")
         self.config = config
-        self.embedding = config.embedding.build(config.vocab_size, config.width)
-        self.positions = config.positions.build(config.context_length, config.width, config.width // config.num_heads)
-        self.blocks = torch.nn.ModuleList(
-            config.residual.build(
-                config.norm,
-                config.width,
-                config.attention.build(config.width, config.num_heads, config.kv_heads),
-                config.ffn.build(config.width),
-            )
-            for _ in range(config.num_layers)
+        self.embedding = _module(
+            "embedding", config.embedding.build(config.vocab_size, config.width), "weight", "transform"
         )
+        if self.embedding.weight.shape != (config.vocab_size, config.width):
+            raise UserError(
+                f"model.embedding: its module's weight is {list(self.embedding.weight.shape)}; "
+                f"it must be vocab_size x width, {[config.vocab_size, config.width]}"
+            )
+        head_dim = config.width // config.num_heads
+        positions = config.positions.build(config.context_length, config.width, head_dim)
+        self.positions = _module("positions", positions, "vectors", "rotation")
+        self.blocks = torch.nn.ModuleList(_block(config) for _ in range(config.num_layers))
         self.final_norm = config.norm.build(config.width)
         self.head = None if config.tied else torch.nn.Linear(config.width, config.vocab_size, bias=False)
 
@@ -132,9 +134,35 @@ class Transformer(torch.nn.Module):
 
     def _enter(self, tokens: Tokens, positions: Tensor) -> tuple[Hidden, Rotation]:
         """What the first block gets: the embedded tokens, and the rotation of their positions if they are rotary."""
-        x, vectors = self.embedding(tokens), self.positions.vectors(positions)
+        x, vectors = self._embed(tokens), self.positions.vectors(positions)
         return x if vectors is None else x + vectors, self.positions.rotation(positions)
+
+    def _embed(self, tokens: Tokens) -> Hidden:
+        """The embedding's own `forward` if it has one, else what its `transform` makes of the rows of its table."""
+        if type(self.embedding).forward is torch.nn.Module.forward:
+            return self.embedding.transform(torch.nn.functional.embedding(tokens, self.embedding.weight))
+        return self.embedding(tokens)
 
     def forward(self, tokens: Tokens, caches: Sequence[Cache] | None = None) -> Logits:
         """Next-token logits at every position."""
         return torch.nn.functional.linear(self.hidden(tokens, caches), self.output_weight)
+
+
+def _block(config: ModelConfig) -> torch.nn.Module:
+    attention = _module("attention", config.attention.build(config.width, config.num_heads, config.kv_heads))
+    ffn = _module("ffn", config.ffn.build(config.width))
+    return _module("residual", config.residual.build(config.norm, config.width, attention, ffn))
+
+
+def _module(slot_name: str, built: Any, *members: str) -> Any:
+    """What a part built, if it is a module that has what the model asks of it.
+
+    Raises:
+        UserError: it is not, or lacks something.
+    """
+    if not isinstance(built, torch.nn.Module):
+        raise UserError(f"model.{slot_name}: `build` gave a {type(built).__name__}; it must give a torch.nn.Module")
+    lacking = [each for each in members if not hasattr(built, each)]
+    if lacking:
+        raise UserError(f"model.{slot_name}: the module {type(built).__name__} lacks {' and '.join(lacking)}")
+    return built

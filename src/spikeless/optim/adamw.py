@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 
 from spikeless.errors import UserError
-from spikeless.roles import role_of
+from spikeless.roles import Role, role_of
 
 __all__ = ["AdamW", "Optimizer"]
 
@@ -58,9 +58,9 @@ class AdamW:
     def build(self, named_parameters: NamedParameters) -> torch.optim.Optimizer:
         """`torch.optim.AdamW`, fused."""
         decayed, spared = [], []
+        never = (Role.NORM, Role.BIAS, *self.undecayed)
         for name, parameter in named_parameters:
-            role = role_of(name)
-            decays = role.is_matrix and role.value not in self.undecayed
+            decays = parameter.ndim > 1 and role_of(name, Role.OTHER) not in never
             (decayed if decays else spared).append(parameter)
         groups = [
             {"params": decayed, "weight_decay": self.weight_decay},

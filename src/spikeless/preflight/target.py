@@ -145,8 +145,9 @@ def _declared(run: RunConfig, model: Transformer) -> dict[str, DeclaredInit]:
     stds = standard_deviations(model, run.init, width=run.model.width, num_layers=run.model.num_layers)
     found = {name: DeclaredInit(written=True, distribution="normal", std=std, mean=0.0) for name, std in stds.items()}
     for name, _ in model.named_parameters():
-        if name not in found:
-            one = role_of(name) is Role.NORM and name.endswith("weight")
+        role = role_of(name, Role.OTHER)
+        if name not in found and role in (Role.NORM, Role.BIAS):
+            one = role is Role.NORM and name.endswith("weight")
             found[name] = DeclaredInit(written=True, distribution="constant", std=0.0, mean=float(one))
     return found
 

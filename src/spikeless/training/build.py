@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from spikeless.config import PACKAGE, modules_of
 from spikeless.data import PreparedData, refuse_rowless
 from spikeless.errors import UserError
 from spikeless.init import initialise
@@ -22,11 +23,13 @@ def build_model(run: RunConfig, device: torch.device | str) -> Transformer:
         UserError: sizes that make no model, or one that the device has no room for.
     """
     meta = torch.device(device).type == "meta"
+    ours = all(each.startswith(f"{PACKAGE}.") for each in modules_of(run.model))
     try:
-        with torch.device("meta"):
+        with torch.device("meta" if meta or ours else "cpu"), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(run.seed)  # for what a part from elsewhere draws itself
             model = Transformer(run.model)
         if not meta:
-            model.to_empty(device=device)
+            model = model.to_empty(device=device) if ours else model.to(device)
     except RuntimeError as error:
         raise UserError(f"the model cannot be built on {device}: {error}; choose smaller sizes") from None
     if not meta:

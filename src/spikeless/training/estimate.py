@@ -73,7 +73,7 @@ def flops_per_token(model: Transformer, sequence_length: int) -> float:
     """
     lookups = (Role.TOKEN_EMBEDDING, Role.POSITION_EMBEDDING)
     entries = sum(
-        p.numel() for name, p in model.named_parameters() if role_of(name).is_matrix and role_of(name) not in lookups
+        p.numel() for name, p in model.named_parameters() if p.ndim > 1 and role_of(name, Role.OTHER) not in lookups
     )
     if model.config.tied:
         entries += model.output_weight.numel()

@@ -68,18 +68,21 @@ def generate(
     ours = isinstance(model, Transformer)
     context = model.config.context_length if ours else context or len(prompt) + max_tokens
     generator = torch.Generator().manual_seed(sampling.seed)
-    seen, new, caches = list(prompt)[-context:], None, _caches(model)
+    seen, caches = list(prompt)[-context:], _caches(model)
     device = next(model.parameters()).device
     for _ in range(max_tokens):
-        if new is not None and len(seen) > context:
-            seen, new, caches = seen[-max(1, context // 2) :], None, _caches(model)
+        if len(seen) > context:
+            seen = seen[-max(1, context // 2) :]
         if ours:
-            logits = model(torch.tensor([seen if new is None else [new]], device=device), caches)
+            new = seen[-1:]
+            if any(cache.length != len(seen) - 1 for cache in caches):  # at a start, and where a part fills no cache
+                new, caches = seen, _caches(model)
+            logits = model(torch.tensor([new], device=device), caches)
         else:
             logits = model(input_ids=torch.tensor([seen], device=device), use_cache=False).logits
-        new = draw(logits[0, -1].float().cpu(), sampling, generator)
-        seen.append(new)
-        yield new
+        token = draw(logits[0, -1].float().cpu(), sampling, generator)
+        seen.append(token)
+        yield token
 
 
 def _caches(model: Any) -> list[Cache]:

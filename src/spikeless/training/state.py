@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spikeless.diagnostics import Snapshot
 from spikeless.nn.transformer import Transformer
-from spikeless.roles import role_of
+from spikeless.roles import Role, role_of
 from spikeless.training.checkpoints import Checkpoint
 from spikeless.training.optimizer_state import OptimizerState
 
@@ -111,13 +111,13 @@ class TrainState:
         moments, betas = self._moments()
         return Snapshot(
             embedding=embedding.weight.detach(),
-            transform=embedding.multiplier if embedding.rescales_only else embedding.transform,
+            transform=embedding.multiplier if getattr(embedding, "rescales_only", False) else embedding.transform,
             positions=None if positions is None else positions.detach(),
             parameters=self.parameters,
             moments=moments,
             step=self.step,
             betas=betas,
-            group_of=lambda name: role_of(name).value,
+            group_of=lambda name: role_of(name, Role.OTHER).value,
             micro_batches=micro_batches,
             streams=partial(self._streams, tokens) if tokens else tuple,
             previous=self._previous,

@@ -12,11 +12,6 @@ __all__ = ["Schedule", "Warmup", "largest_factor"]
 class Schedule(Protocol):
     """Describes the learning rate over a run."""
 
-    @property
-    def warmup_steps(self) -> int:
-        """Steps of linear warm-up."""
-        ...
-
     def factor(self, step: int, steps: int) -> float:
         """Learning rate of the 0-based `step` of `steps` as a share of the peak."""
         ...
