@@ -54,6 +54,15 @@ def test_the_cache_changes_nothing_also_past_the_end_of_the_context(model, promp
     assert list(generate(model, prompt, count, GREEDY)) == without_cache(model, prompt, count)
 
 
+def test_attention_that_keeps_no_cache_sees_all_tokens_each_time(model):
+    """A part from outside the package need not know of the cache."""
+    expected = without_cache(model, range(5), 12)
+    for block in model.blocks:
+        plain = block.attention.forward
+        block.attention.forward = lambda x, rotation, cache, mask, plain=plain: plain(x, rotation, None, mask)
+    assert list(generate(model, range(5), 12, GREEDY)) == expected
+
+
 @pytest.mark.parametrize("context", [1, 2, 3])
 def test_a_context_of_hardly_anything_works(context, tiny_run, build):
     model = build(tiny_run("gpt2", context_length=context)).eval()

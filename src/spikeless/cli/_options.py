@@ -21,6 +21,7 @@ __all__ = [
     "Device",
     "JSONFile",
     "LearningRate",
+    "Outside",
     "PrecisionOption",
     "Recipe",
     "Seed",
@@ -39,6 +40,12 @@ Recipe = Annotated[str, typer.Argument(help="A recipe; `spikeless list recipes` 
 With = Annotated[
     list[str] | None,
     typer.Option("--with", help="A technique, e.g. scaled_embed or mlra(rank=16); may be repeated or joined by +."),
+]
+Outside = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with", help="Code from outside the package that the run's model uses, as MODULE:NAME; it is imported."
+    ),
 ]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="A setting as path=value, e.g. optim.lr=1e-3; may be repeated.")

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from spikeless.cli._options import Data, Device, JSONFile, write_or_print
+from spikeless.cli._options import Data, Device, JSONFile, Outside, write_or_print
+from spikeless.config import named_modules
 from spikeless.data import parse_corpus, split_reading
 from spikeless.data.documents import Document, Tally, loss_of
 from spikeless.data.mixture import parse_mixture
@@ -64,6 +65,7 @@ def evaluate(
         int | None, typer.Option("--tokens", help="Stop after the document that reaches so many tokens.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Windows computed at once.")] = 8,
+    outside: Outside = None,
     device: Device = "auto",
     precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
     json_file: JSONFile = None,
@@ -79,7 +81,13 @@ def evaluate(
     source, special_tokens = (None, None) if data is None else split_reading(data)
     corpus = None if source is None else parse_corpus(source)
     examples = None if lambada is None else list(read_lambada(lambada))
-    subject = load_subject(path, tokenizer=tokenizer, device=resolve_device(device or "auto"), bf16=precision == "bf16")
+    subject = load_subject(
+        path,
+        tokenizer=tokenizer,
+        device=resolve_device(device or "auto"),
+        bf16=precision == "bf16",
+        trusted=named_modules(outside or ()),
+    )
     if special_tokens:
         reading = replace(subject.tokenizer.reading, special_tokens=special_tokens)
         subject = replace(subject, tokenizer=subject.tokenizer.with_reading(reading))

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 import spikeless.training.export
+from spikeless.cli._options import Outside
 from spikeless.config import named_modules
 from spikeless.words import counted, number
 
@@ -20,14 +21,11 @@ def export(
     max_shard_size: Annotated[
         str, typer.Option("--max-shard-size", help="Weights larger than this go into several files.")
     ] = "5GB",
-    techniques: Annotated[
-        list[str] | None,
-        typer.Option("--with", help="Techniques from outside the package that the run was trained with."),
-    ] = None,
+    outside: Outside = None,
 ) -> None:
     """Write a checkpoint as a Hugging Face folder, verified before it appears."""
     console = Console(highlight=False, emoji=False, markup=False, soft_wrap=True)
-    trusted = named_modules(techniques or ())
+    trusted = named_modules(outside or ())
     found = spikeless.training.export.export(path, out, dtype=dtype, max_shard_size=max_shard_size, trusted=trusted)
     console.print(f"read back with {found.reader}, {counted(found.tokens, 'token')}")
     console.print(f"largest difference of a logit: {number(found.difference)} (tolerance {number(found.tolerance)})")

@@ -8,6 +8,8 @@ from typing import Annotated
 import torch
 import typer
 
+from spikeless.cli._options import Outside
+from spikeless.config import named_modules
 from spikeless.evaluation import load_subject
 from spikeless.training.generate import SamplingConfig, written
 from spikeless.training.generate import generate as continue_prompt
@@ -22,11 +24,12 @@ def generate(
     temperature: Annotated[float, typer.Option("--temperature", help="0 takes the likeliest token.")] = 0.8,
     top_k: Annotated[int, typer.Option("--top-k", help="Only the k likeliest tokens; 0 keeps all.")] = 0,
     top_p: Annotated[float, typer.Option("--top-p", help="Only the likeliest tokens with this probability.")] = 1.0,
+    outside: Outside = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draws.")] = 0,
 ) -> None:
     """Continue a text with a trained model."""
     sampling = SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    subject = load_subject(path, device=torch.device("cpu"))
+    subject = load_subject(path, device=torch.device("cpu"), trusted=named_modules(outside or ()))
     tokenizer, ids = subject.tokenizer, subject.encode(prompt)
     start = [*tokenizer.reading.beginning, *ids] if ids else subject.prefix
     tokens = continue_prompt(subject.scorer.model, start, max_tokens, sampling, subject.scorer.context_length)

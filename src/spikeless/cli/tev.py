@@ -1,12 +1,14 @@
 """`spikeless tev`."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from spikeless.cli._options import JSONFile, write_or_print
+from spikeless.cli._options import JSONFile, Outside, write_or_print
+from spikeless.config import named_modules
 from spikeless.errors import UserError
 from spikeless.evaluation.tev import EmbeddingVariability, Source, find_sources, measure, write_tev_page
 from spikeless.evaluation.tev.summary import remarks, rows
@@ -37,11 +39,12 @@ def tev(
         typer.Argument(help="Hugging Face folders, .safetensors files, run folders, checkpoints, or hub names."),
     ],
     tensor: Annotated[str | None, typer.Option("--tensor", help="The embedding's name, if it is not found.")] = None,
+    outside: Outside = None,
     json_file: JSONFile = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Write the histogram as one HTML file.")] = None,
 ) -> None:
     """Print the token embedding variability of checkpoints."""
-    sources = [source for path in paths for source in _sources(path)]
+    sources = [source for path in paths for source in _sources(path, named_modules(outside or ()))]
     readings = [measure(source, tensor) for source in sources]
     console = Console(highlight=False, emoji=False)
     if not write_or_print(json_file, [each.to_json() for each in readings]):
@@ -54,9 +57,9 @@ def tev(
             console.print(f"plot: {plot}", markup=False, soft_wrap=True)
 
 
-def _sources(path: str) -> list[Source]:
+def _sources(path: str, trusted: Collection[str]) -> list[Source]:
     try:
-        return find_sources(path)
+        return find_sources(path, trusted)
     except UserError as error:
         raise UserError(str(error) if path in str(error) else f"{path}: {error}") from None
 

@@ -7,8 +7,8 @@ package's own parts for it live, one file each. Nothing here knows torch.
 
 from spikeless.config.grammar import Call, assigned, named_modules, parse_calls, set_at
 from spikeless.config.parts import PACKAGE, find, names_in
-from spikeless.config.serialise import coerce, from_dict, to_dict
-from spikeless.config.tree import Change, diff, get_at, modules_of, paths, replace_at, slot
+from spikeless.config.serialise import coerce, from_dict, is_ours, not_ours, to_dict
+from spikeless.config.tree import Change, diff, get_at, modules_of, parts_of, paths, replace_at, slot
 
 __all__ = [
     "PACKAGE",
@@ -20,10 +20,13 @@ __all__ = [
     "find",
     "from_dict",
     "get_at",
+    "is_ours",
     "modules_of",
     "named_modules",
     "names_in",
+    "not_ours",
     "parse_calls",
+    "parts_of",
     "paths",
     "replace_at",
     "set_at",

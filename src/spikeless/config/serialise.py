@@ -18,7 +18,7 @@ from cattrs.gen import make_dict_unstructure_fn
 from spikeless.config.parts import PACKAGE
 from spikeless.errors import UserError
 
-__all__ = ["coerce", "from_dict", "is_slot", "to_dict"]
+__all__ = ["coerce", "from_dict", "is_ours", "is_slot", "not_ours", "to_dict"]
 
 T = TypeVar("T")
 
@@ -44,7 +44,15 @@ def _structure_slot(data: Any, hint: Any) -> Any:
         return data
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
         raise ValueError(f"expected a part with a 'type', got {data!r}")
-    module_name, _, name = data["type"].partition(":")
+    part = _part(data["type"])
+    if part is None:
+        raise UserError(not_ours(data["type"]))
+    return _converter.structure({key: value for key, value in data.items() if key != "type"}, part)
+
+
+def _part(tag: str) -> type | None:
+    """The part that a stored `type` names, of this package or of a module that is trusted."""
+    module_name, _, name = tag.partition(":")
     trusted = _is_trusted(module_name)
     full = module_name if trusted else f"{PACKAGE}.{module_name}"
     part = None
@@ -53,12 +61,25 @@ def _structure_slot(data: Any, hint: Any) -> Any:
             part = vars(importlib.import_module(full)).get(name)
         except ImportError:
             part = None
-    if not (isinstance(part, type) and is_dataclass(part) and part.__module__ == full):
-        raise UserError(
-            f"the stored configuration uses {data['type']!r}, which is not part of {PACKAGE}, and what is stored never "
-            "imports code from elsewhere; name it again with --with or --set, as when the run began"
-        )
-    return _converter.structure({key: value for key, value in data.items() if key != "type"}, part)
+    return part if isinstance(part, type) and is_dataclass(part) and part.__module__ == full else None
+
+
+def not_ours(tag: str) -> str:
+    """What is wrong with stored data that name code from outside the package, and the way out."""
+    if _is_trusted(tag.partition(":")[0]):
+        return f"the stored configuration uses {tag!r}, which is not there: the module has no such part any more"
+    return (
+        f"the stored configuration uses {tag!r}, which is not part of {PACKAGE}, and what is stored never imports code "
+        f"from elsewhere; if you trust it, name it again: --with {tag}"
+    )
+
+
+def is_ours(data: Any) -> bool:
+    """True if stored data name no part from outside the package; nothing outside it is imported."""
+    if isinstance(data, dict):
+        named = data.get("type")
+        return (not isinstance(named, str) or _part(named) is not None) and all(map(is_ours, data.values()))
+    return all(map(is_ours, data)) if isinstance(data, list | tuple) else True
 
 
 def _is_trusted(module_name: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from spikeless.errors import UserError, nearest
 
-__all__ = ["Change", "diff", "get_at", "modules_of", "paths", "replace_at", "slot"]
+__all__ = ["Change", "diff", "get_at", "modules_of", "parts_of", "paths", "replace_at", "slot"]
 
 T = TypeVar("T")
 
@@ -34,8 +34,15 @@ def paths(config: Any, prefix: str = "") -> list[str]:
 
 def modules_of(config: Any) -> set[str]:
     """The modules that define the parts of a tree."""
-    below = (modules_of(value) for _, value in _children(config))
-    return set().union({type(config).__module__} if is_dataclass(config) else (), *below)
+    return {type(part).__module__ for part in parts_of(config)}
+
+
+def parts_of(config: Any) -> Iterator[Any]:
+    """All parts of a tree, itself included."""
+    if is_dataclass(config):
+        yield config
+    for _, value in _children(config):
+        yield from parts_of(value)
 
 
 def get_at(config: Any, path: str) -> Any:

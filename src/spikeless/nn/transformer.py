@@ -1,5 +1,6 @@
 """A causal language model assembled from the parts in its slots."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,17 +86,14 @@ class Transformer(torch.nn.Module):
         if config.vocab_size is None:
             raise UserError("model.vocab_size is not set; give a number or a tokenizer")
         self.config = config
-        self.embedding = _module(
-            "embedding", config.embedding.build(config.vocab_size, config.width), "weight", "transform"
-        )
+        self.embedding = _built(config, "embedding", config.vocab_size, config.width, needs=("weight", "transform"))
         if self.embedding.weight.shape != (config.vocab_size, config.width):
             raise UserError(
                 f"model.embedding: its module's weight is {list(self.embedding.weight.shape)}; "
                 f"it must be vocab_size x width, {[config.vocab_size, config.width]}"
             )
-        head_dim = config.width // config.num_heads
-        positions = config.positions.build(config.context_length, config.width, head_dim)
-        self.positions = _module("positions", positions, "vectors", "rotation")
+        sizes = config.context_length, config.width, config.width // config.num_heads
+        self.positions = _built(config, "positions", *sizes, needs=("vectors", "rotation"))
         self.blocks = torch.nn.ModuleList(_block(config) for _ in range(config.num_layers))
         self.final_norm = config.norm.build(config.width)
         self.head = None if config.tied else torch.nn.Linear(config.width, config.vocab_size, bias=False)
@@ -149,20 +147,24 @@ class Transformer(torch.nn.Module):
 
 
 def _block(config: ModelConfig) -> torch.nn.Module:
-    attention = _module("attention", config.attention.build(config.width, config.num_heads, config.kv_heads))
-    ffn = _module("ffn", config.ffn.build(config.width))
-    return _module("residual", config.residual.build(config.norm, config.width, attention, ffn))
+    attention = _built(config, "attention", config.width, config.num_heads, config.kv_heads)
+    return _built(config, "residual", config.norm, config.width, attention, _built(config, "ffn", config.width))
 
 
-def _module(slot_name: str, built: Any, *members: str) -> Any:
-    """What a part built, if it is a module that has what the model asks of it.
+def _built(config: ModelConfig, slot_name: str, *arguments: Any, needs: Sequence[str] = ()) -> Any:
+    """The module that the part in a slot builds.
 
     Raises:
-        UserError: it is not, or lacks something.
+        UserError: the part takes other arguments, or what it builds is no module or lacks what the model asks of it.
     """
-    if not isinstance(built, torch.nn.Module):
-        raise UserError(f"model.{slot_name}: `build` gave a {type(built).__name__}; it must give a torch.nn.Module")
-    lacking = [each for each in members if not hasattr(built, each)]
-    if lacking:
-        raise UserError(f"model.{slot_name}: the module {type(built).__name__} lacks {' and '.join(lacking)}")
-    return built
+    part = getattr(config, slot_name)
+    try:
+        inspect.signature(part.build).bind(*arguments)
+    except TypeError as error:
+        raise UserError(f"model.{slot_name}: {type(part).__name__} cannot be built here: {error}") from None
+    module = part.build(*arguments)
+    if not isinstance(module, torch.nn.Module):
+        raise UserError(f"model.{slot_name}: `build` gave a {type(module).__name__}; it must give a torch.nn.Module")
+    if lacking := [each for each in needs if not hasattr(module, each)]:
+        raise UserError(f"model.{slot_name}: the module {type(module).__name__} lacks {' and '.join(lacking)}")
+    return module

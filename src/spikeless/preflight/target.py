@@ -1,13 +1,13 @@
 """What is audited: a recipe, a run, a Hugging Face folder or configuration, a factory of the user's own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from spikeless.config import find, from_dict, names_in
+from spikeless.config import find, named_modules, names_in
 from spikeless.data import Tokenizer, load_tokenizer, parse_tokenizer
 from spikeless.data.tokenizers import FILES, has_tokenizer
 from spikeless.errors import UserError, nearest
@@ -26,7 +26,7 @@ from spikeless.recipes import adapt, compose
 from spikeless.roles import Role, role_of
 from spikeless.run import RunConfig
 from spikeless.training.build import build_model
-from spikeless.training.trained import load_trained
+from spikeless.training.trained import load_trained, read_description
 from spikeless.weights import open_weights
 from spikeless.weights.folder import OTHERS, PICKLES, SUFFIX, WAY_OUT
 from spikeless.weights.hub import is_hub_name
@@ -87,7 +87,8 @@ def load_target(
 
     Args:
         name: a recipe, a run folder or checkpoint, a Hugging Face folder, a config.json, `module:factory`, a hub name.
-        techniques: applied to a recipe or configuration before it is built.
+        techniques: applied to a recipe or configuration before it is built; of a run they name the modules outside the
+            package whose parts it uses.
         assignments: settings of it, `path=value`.
         trained: what the user says about the weights.
         theory_only: build on the meta device, read no weights.
@@ -99,8 +100,8 @@ def load_target(
     if name in names_in("recipes"):
         return target_of_run(name, compose(name, techniques, assignments), theory_only)
     if path.is_dir() and ((path / "run.json").exists() or _is_checkpoint(path)):
-        _refuse_edits(name, techniques, assignments)
-        return _of_training(name, path, trained, theory_only)
+        _refuse_edits(name, [each for each in techniques if not named_modules([each])], assignments)
+        return _of_training(name, path, trained, theory_only, named_modules(techniques))
     if path.is_dir() and (path / "config.json").is_file():
         return _of_folder(name, path, techniques, assignments, trained, theory_only, weights=True)
     if path.is_file() and path.suffix == ".json":
@@ -164,15 +165,16 @@ def _is_checkpoint(path: Path) -> bool:
     return path.parent.name == "checkpoints" and (path.parent.parent / "run.json").exists()
 
 
-def _of_training(name: str, path: Path, trained: bool | None, theory_only: bool) -> Target:
+def _of_training(name: str, path: Path, trained: bool | None, theory_only: bool, trusted: Collection[str]) -> Target:
     if theory_only:
-        folder = path.parent.parent if _is_checkpoint(path) else path
-        run = from_dict(read_json(folder / "run.json", "config")["config"], RunConfig)
-        target = target_of_run(name, run, theory_only)
+        run, left_out = read_description(path.parent.parent if _is_checkpoint(path) else path, trusted)
+        if "init" in left_out:
+            raise UserError(f"{name}: its initialisation is from outside the package, so there is no theory of it")
+        target = _without(target_of_run(name, run, theory_only), left_out)
         return target if trained is None else replace(target, state=_state(trained))
-    found = load_trained(path)
+    found = load_trained(path, trusted=trusted)
     state: State | None = None if found.step == 0 else "trained"
-    return Target(
+    target = Target(
         name=name,
         model=found.model,
         architecture=found.run.model.family,
@@ -181,6 +183,16 @@ def _of_training(name: str, path: Path, trained: bool | None, theory_only: bool)
         tokenizer=found.tokenizer,
         context_length=found.run.model.context_length,
         optimizer=found.run.optim if isinstance(found.run.optim, AdamW) else None,
+    )
+    return _without(target, found.left_out)
+
+
+def _without(target: Target, left_out: Collection[str]) -> Target:
+    """The target, unknown where a default stands for what a run's training took from outside the package."""
+    return replace(
+        target,
+        run=None if "init" in left_out else target.run,
+        optimizer=None if "optim" in left_out else target.optimizer,
     )
 
 

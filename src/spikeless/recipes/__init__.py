@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spikeless import stabilizers
-from spikeless.config import find, get_at, named_modules, names_in, parse_calls, paths, set_at
+from spikeless.config import find, get_at, named_modules, names_in, not_ours, parse_calls, parts_of, paths, set_at
 from spikeless.errors import UserError
 from spikeless.recipes._start import begin_from, check_start
 from spikeless.run import RunConfig
@@ -44,16 +44,22 @@ def compose(
 def stored(folder: Path, techniques: Sequence[str] = (), assignments: Sequence[str] = ()) -> RunConfig:
     """The run that a run folder holds, with more techniques and assignments; see `adapt`.
 
-    A technique that it was begun with changes nothing. Parts from outside the package are imported only if they, or
-    what brings them, are named here.
+    A technique that it was begun with, and a part that it has, change nothing. Code from outside the package is
+    imported only if it, or what brings it, is named here.
 
     Raises:
         UserError: as for `adapt`; no run, or one with a part from elsewhere that is not named.
     """
-    run = RunFolder(folder).config(named_modules(techniques, assignments))
+    trusted = named_modules(techniques, assignments)
+    run = RunFolder(folder).config(trusted)
+    for each in (*run.metrics.diagnostics, *run.metrics.loggers):
+        if ":" in each and each.partition(":")[0] not in trusted:
+            raise UserError(not_ours(each))
     begun = {call.name: str(call) for each in run.techniques for call in parse_calls(each)}
     calls = [call for each in techniques for call in parse_calls(each)]
-    new = [str(call) for call in calls if str(call) not in (call.name, begun.get(call.name)) or call.name not in begun]
+    held = {f"{type(each).__module__}:{type(each).__qualname__}" for each in parts_of(run)}
+    known = {*begun, *begun.values(), *held, *run.metrics.diagnostics, *run.metrics.loggers}
+    new = [str(call) for call in calls if str(call) not in known]
     return adapt(run, new, assignments)
 
 

@@ -2,20 +2,19 @@
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikeless.config import from_dict
 from spikeless.data.tokenizers import vocabulary_of
 from spikeless.errors import UserError
 from spikeless.evaluation.tev.entry import Entry, hugging_face_entry, our_entry
 from spikeless.evaluation.tev.families import TIED
 from spikeless.evaluation.tev.layout import is_tied, text_config
-from spikeless.files import read_json
 from spikeless.run import RunConfig
 from spikeless.training.checkpoints import Checkpoints
+from spikeless.training.trained import read_description
 from spikeless.weights import TensorInfo, Weights, open_weights
 from spikeless.weights.hub import is_hub_name, open_hub
 
@@ -73,17 +72,21 @@ class Source:
         return stated if isinstance(stated, int) else None
 
 
-def find_sources(name: str) -> list[Source]:
+def find_sources(name: str, trusted: Collection[str] = ()) -> list[Source]:
     """The checkpoints that a path or a hub name stands for: all those of a run folder, otherwise one.
+
+    Args:
+        name: the path or the hub name.
+        trusted: modules outside the package whose parts the description of a run may name.
 
     Raises:
         UserError: it stands for none, or what is there cannot be read.
     """
     path = Path(name)
     if (path / "run.json").is_file():
-        return _checkpoints_of(path, name)
+        return _checkpoints_of(path, name, trusted)
     if (path / "state.json").is_file() and (path.resolve().parents[1] / "run.json").is_file():
-        return [_our_checkpoint(path, path.resolve().parents[1], name)]
+        return [_our_checkpoint(path, path.resolve().parents[1], name, trusted)]
     if not path.exists() and not path.is_symlink() and is_hub_name(name):
         weights = open_hub(name)
     else:
@@ -94,19 +97,18 @@ def find_sources(name: str) -> list[Source]:
     return [Source(label=name, weights=weights, config=text, wrapper=wrapper)]
 
 
-def _checkpoints_of(run_folder: Path, name: str) -> list[Source]:
+def _checkpoints_of(run_folder: Path, name: str, trusted: Collection[str]) -> list[Source]:
     checkpoints = Checkpoints(run_folder)
     steps = checkpoints.steps()
     if not steps:
         raise UserError(f"{name} is a run without checkpoints yet")
-    return [_our_checkpoint(checkpoints.path(step), run_folder, name) for step in steps]
+    return [_our_checkpoint(checkpoints.path(step), run_folder, name, trusted) for step in steps]
 
 
-def _our_checkpoint(folder: Path, run_folder: Path, name: str) -> Source:
+def _our_checkpoint(folder: Path, run_folder: Path, name: str, trusted: Collection[str]) -> Source:
     step = re.fullmatch(r"step-(\d+)", folder.name)
-    stored = read_json(run_folder / "run.json", "config")["config"]
     try:
-        run = from_dict(stored, RunConfig)
+        run, _ = read_description(run_folder, trusted)
     except UserError as error:  # a part from outside the package: raw TEV needs none of it
         run = error
     return Source(
