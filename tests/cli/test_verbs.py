@@ -93,10 +93,11 @@ def test_a_part_from_elsewhere_is_named_again_to_resume(desk, spikeless):
     del sys.modules["cli_rates"]
     refused = spikeless("train --resume --out flat --steps 4")
     assert refused.code == 2
-    assert "uses 'cli_rates:Flat'" in refused.err and "name it again with --with or --set" in refused.err
+    assert "uses 'cli_rates:Flat'" in refused.err and "name it again: --with cli_rates:Flat" in refused.err
     assert not (desk / "imported").exists()
     assert spikeless("train --resume --out flat --steps 4 --set 'schedule=cli_rates:Flat(level=0.5)'").code == 0
-    assert steps_logged(desk / "flat") == [0, 1, 2, 3, 4]
+    assert spikeless("train --resume --out flat --steps 5 --with cli_rates:Flat").code == 0
+    assert steps_logged(desk / "flat") == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_branch_begins_where_another_run_was(desk, spikeless):
