@@ -396,6 +396,10 @@ def test_generate_takes_no_prompt_any_text_and_one_checkpoint(finished, spikeles
 # --- as users start it ---
 
 
+def test_the_version_is_told(spikeless):
+    assert re.fullmatch(r"spikeless \d+\.\d+\.\d+\S*\n", spikeless("--version").out)
+
+
 def test_help_names_every_verb(spikeless):
     done = spikeless("--help")
     assert done.code == 0

@@ -15,6 +15,11 @@ def names(records):
     [
         ({"optim": {"lr": 0.1}}, {"optim": {"lr": 1.0}}, ["optim.lr=0.1", "optim.lr=1.0"]),
         ({"data": {"spec": "pydocs"}}, {"data": {"spec": "text:a.txt"}}, ["data.spec=pydocs", "data.spec=text:a.txt"]),
+        (
+            {"data": {"tokenizer": "bytes"}, "model": {"vocab_size": 257}},
+            {"data": {"tokenizer": "bpe:300"}, "model": {"vocab_size": 300}},
+            ["data.tokenizer=bytes", "data.tokenizer=bpe:300"],
+        ),
         ({"init_from": None}, {"init_from": "gpt2"}, ["init_from=null", "init_from=gpt2"]),
         (
             {"norm": None, "schedule": {"type": "a.b:Cosine", "final": 0.1}},

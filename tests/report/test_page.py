@@ -172,7 +172,7 @@ def test_what_has_no_place_on_a_logarithmic_axis_is_a_gap_and_said(outside, make
     rows = [{"step": step, VARIANCE: outside if step == 3 else 1e-8} for step in range(1, 6)]
     record = make_run(rows=rows)
     (figure,) = figures(gather([record]))["Gradient variance"]
-    assert figure.plot.layout.yaxis.type == "log"
+    assert (figure.plot.layout.yaxis.type, figure.plot.layout.yaxis.tickformat) == ("log", "~e")
     assert [value is None for value in figure.plot.data[0].y] == [False, False, True, False, False]
     assert "gaps: values that are not above zero" in figure.note
     _, page = report([record], tmp_path)

@@ -48,7 +48,8 @@ Outside = Annotated[
     ),
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting as path=value, e.g. optim.lr=1e-3; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", help="A setting as path=value, e.g. data.batch_size=32; may be repeated. `show` prints all."),
 ]
 Data = Annotated[
     str | None,
@@ -60,7 +61,8 @@ Data = Annotated[
 Steps = Annotated[int | None, typer.Option("--steps", help="Optimizer steps; short for --set steps=….")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak learning rate; short for --set optim.lr=….")]
 Seed = Annotated[
-    int | None, typer.Option("--seed", help="Of the initial weights and the order of the data; short for --set seed=….")
+    int | None,
+    typer.Option("--seed", help="Seed of the initial weights and of the order of the data; short for --set seed=…."),
 ]
 Tokenizer = Annotated[str | None, typer.Option("--tokenizer", help="bpe:N, bytes, or hf:NAME_OR_DIR.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]

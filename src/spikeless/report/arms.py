@@ -100,6 +100,8 @@ def _differences(group: tuple[RunRecord, ...], alike: Sequence[tuple[RunRecord, 
     """What tells an arm from those of the same label: settings by path, then seed, origin, first weights, data."""
     first, others = group[0], [other[0] for other in alike if other is not group]
     told = _settings(first.config, [(other.config, _compared(first, other)) for other in others])
+    if "data.tokenizer" in told:
+        told.pop("model.vocab_size", None)  # which is that of the tokenizer
     if len(group) == 1 and any({record.seed for record in other} != {first.seed} for other in alike):
         told["seed"] = first.seed
     if first.branch and any(other.branch != first.branch for other in others):

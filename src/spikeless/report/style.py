@@ -13,6 +13,7 @@ __all__ = ["NOT_FINITE", "NO_PLACE", "Figure", "Line", "figure"]
 
 NO_PLACE, NOT_FINITE = "values that are not above zero", "values that are not finite"
 """Said of a figure whose axis has no place for some of its values."""
+TINY = 1e-3  # an axis of such values has its ticks as powers of ten
 DECADES_125 = (0.7, 3.0)  # a logarithmic axis of such a length has its ticks at 1, 2 and 5
 
 # How plotly and an SVG swatch call a dash and a marker. Lengths without a common factor with the colours'
@@ -103,9 +104,9 @@ def figure(
     log, log_x = log and _has_positive(plot, "y"), log_x and _has_positive(plot, "x")
     gaps = [_leave_gaps(plot, axis) for axis, logarithmic in (("y", log), ("x", log_x)) if logarithmic]
     if log:
-        plot.update_yaxes(type="log", tickformat="~g", dtick=_ticks(plot, "y"))
+        plot.update_yaxes(type="log", tickformat=_tick_format(plot, "y"), dtick=_ticks(plot, "y"))
     if log_x:
-        plot.update_xaxes(type="log", tickformat="~g", dtick=_ticks(plot, "x"))
+        plot.update_xaxes(type="log", tickformat=_tick_format(plot, "x"), dtick=_ticks(plot, "x"))
     said = {"log scale": log, f"gaps: {NO_PLACE}": any(gaps), f"gaps: {NOT_FINITE}": _has_nan(plot)}
     note = ", ".join(filter(None, (note, *(words for words, true in said.items() if true))))
     return Figure(title=title, plot=plot, note=note, lines=lines)
@@ -134,6 +135,12 @@ def _leave_gaps(plot: go.Figure, axis: str) -> bool:
         if gaps.any():
             line[axis] = [None if gap else value for gap, value in zip(gaps.tolist(), line[axis], strict=True)]
     return any(gaps.any() for gaps in outside)
+
+
+def _tick_format(plot: go.Figure, axis: str) -> str:
+    """One way of writing for all ticks: where all values are tiny, powers of ten."""
+    lines: Any = plot.data
+    return "~e" if all(not (_values(line, axis) >= TINY).any() for line in lines) else "~g"
 
 
 def _ticks(plot: go.Figure, axis: str) -> str | int | None:
