@@ -13,7 +13,7 @@ from spikeless.experiments.analysis.comparison import read_comparison
 from spikeless.experiments.analysis.remarks import warnings
 from spikeless.experiments.analysis.summary import baseline_of
 from spikeless.experiments.compare import compare
-from spikeless.experiments.folder import Study, modules_of
+from spikeless.experiments.folder import Study, named_modules
 from spikeless.recipes import adapt
 
 
@@ -258,4 +258,4 @@ def test_what_an_arm_writes_is_its_own(study):
             replace_at(study.base, {"model.attention.projection": with_rank.model.attention.projection})
         )
     ] == ["model.attention.projection"]
-    assert modules_of(with_rank) == frozenset()
+    assert named_modules(with_rank) == frozenset()

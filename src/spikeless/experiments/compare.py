@@ -17,7 +17,7 @@ from spikeless.experiments.analysis.comparison import About, Comparison, read_co
 from spikeless.experiments.analysis.derived import derived_json
 from spikeless.experiments.analysis.outcome import Outcome
 from spikeless.experiments.cell import is_done, refuse_other
-from spikeless.experiments.folder import Study, earlier_cells, modules_of
+from spikeless.experiments.folder import Study, earlier_cells, named_modules
 from spikeless.experiments.gathering import Contents, gather
 from spikeless.experiments.grid import Axes, Cell, interleaved, over_seeds, plan, resolved, settled, with_fitting_warmup
 from spikeless.experiments.pace import Pace, measure_pace, reading_seconds
@@ -198,7 +198,7 @@ def _contents(
     cells = cells_of(max(seeds, grid["seeds"]))
     if add_seeds and all(map(is_done, cells)):
         cells = cells_of(max(seeds, grid["seeds"]) + add_seeds)
-    trusted = frozenset[str]().union(*(modules_of(cell.run) for cell in cells))
+    trusted = frozenset[str]().union(*(named_modules(cell.run) for cell in cells))
     for cell in cells:
         refuse_other(cell, trusted, data.data_hash)
     study = Study(base=base, data_hash=data.data_hash, trusted=trusted)

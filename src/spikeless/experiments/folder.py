@@ -1,13 +1,13 @@
 """The folder of a comparison: the study that all its runs are of, and what earlier calls have left there."""
 
 import contextlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spikeless import stabilizers
-from spikeless.config import PACKAGE, Change, diff, from_dict, parse_calls, replace_at, to_dict
+from spikeless.config import PACKAGE, Change, diff, from_dict, modules_of, parse_calls, replace_at, to_dict
 from spikeless.errors import UserError
 from spikeless.experiments.analysis.comparison import Comparison
 from spikeless.experiments.analysis.outcome import Outcome
@@ -16,7 +16,7 @@ from spikeless.experiments.grid import Cell, cell_in
 from spikeless.files import read_json
 from spikeless.run import RunConfig
 
-__all__ = ["Study", "earlier_cells", "kept_rows", "modules_of"]
+__all__ = ["Study", "earlier_cells", "kept_rows", "named_modules"]
 
 ROOMS = ("model", "init", "optim", "schedule", "gradients", "loss")
 """Where an arm whose code is not at hand may have written; all else is the study's."""
@@ -62,7 +62,7 @@ class Study:
         place |= {f"model.{name}": getattr(run.model, name) for name in ("num_layers", "width")}
         plain = replace_at(self.base, place)
         written: set[str] = set(ROOMS)
-        if whole and modules_of(run) <= self.trusted:
+        if whole and named_modules(run) <= self.trusted:
             with contextlib.suppress(UserError):  # a technique that is there no more
                 written = {change.path for change in diff(plain, stabilizers.apply(plain, run.techniques))}
         written |= {"techniques", *BY_HASH}
@@ -135,19 +135,8 @@ def kept_rows(earlier: Comparison, study: Study, present: Collection[str]) -> li
     return gone
 
 
-def modules_of(run: RunConfig) -> frozenset[str]:
+def named_modules(run: RunConfig) -> frozenset[str]:
     """The modules outside the package whose techniques and parts a run names."""
     names = (call.name for each in run.techniques for call in parse_calls(each))
     techniques = {name.partition(":")[0] for name in names if ":" in name}
-    return frozenset(techniques | {each for each in _modules(run) if not each.startswith(f"{PACKAGE}.")})
-
-
-def _modules(node: Any) -> Iterator[str]:
-    """The modules of the parts in a tree."""
-    if isinstance(node, tuple):
-        for each in node:
-            yield from _modules(each)
-    elif is_dataclass(node):
-        yield type(node).__module__
-        for each in fields(node):
-            yield from _modules(getattr(node, each.name))
+    return frozenset(techniques | {each for each in modules_of(run) if not each.startswith(f"{PACKAGE}.")})
