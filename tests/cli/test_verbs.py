@@ -367,7 +367,10 @@ def test_a_part_of_the_users_own_is_exported_if_it_says_how_it_folds(desk, spike
     (desk / "export_lab.py").write_text(LAB)
     assert spikeless("train gpt2_nano --with export_lab:Twice $TINY --out frank").code == 0
     refused = spikeless("export frank --out model")
-    assert (refused.code, "name it again with --with" in refused.err) == (2, True)
+    assert refused.code == 2
+    advice = refused.err.partition("name it again: ")[2].strip()
+    assert advice.startswith("--with export_lab:")
+    assert spikeless(f"export frank --out as-advised {advice}").code == 0
     assert spikeless("export frank --out model --with export_lab:Twice").code == 0
     assert spikeless("train gpt2_nano --with 'export_lab:Twice(frank=false)' $TINY --out mute").code == 0
     refused = spikeless("export mute --out other --with export_lab:Twice")
