@@ -11,6 +11,7 @@ from spikeless.config import replace_at
 from spikeless.errors import UserError
 from spikeless.training.checkpoints import Checkpoints
 from spikeless.training.loop import train
+from spikeless.training.optimizer_state import OptimizerState
 from spikeless.training.state import TrainState
 
 
@@ -212,6 +213,28 @@ def test_groups_keep_their_rates_in_proportion(state_of):
         state = state_of(optim)
         state.set_lr(0.25, optim.lr)
         assert [float(group["lr"]) for group in state.optimizer.param_groups] == expected
+
+
+def test_a_group_with_a_tensor_of_its_own_as_rate_keeps_its_proportion(state_of):
+    def build(parameters, lr):
+        groups = [{"params": parameters[:1], "lr": torch.tensor(lr / 8)}, {"params": parameters[1:]}]
+        return torch.optim.SGD(groups, lr=torch.tensor(0.125))
+
+    state = state_of(Torchs(kind=build, lr=0.5))
+    for rate in (0.25, 0.125, 0.5):  # a group with the optimizer's default is left to the loop
+        state.set_lr(rate, 0.5)
+        assert [float(group["lr"]) for group in state.optimizer.param_groups] == [rate / 8, rate]
+
+
+def test_what_was_kept_on_the_cpu_stays_there():
+    """Also where the tensor's path alone names its parameter and its key."""
+    parameter = torch.nn.Parameter(torch.zeros(2, device="meta"))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    optimizer.state[parameter] = {"offloaded": torch.ones(2), "pair": [torch.zeros(2)]}
+    state = OptimizerState(optimizer, {"weight": parameter})
+    state.load(*state.save())
+    restored = optimizer.state[parameter]
+    assert torch.equal(restored["offloaded"], torch.ones(2)) and restored["pair"][0].device.type == "cpu"
 
 
 class Unsavable(torch.optim.SGD):

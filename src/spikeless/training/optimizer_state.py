@@ -80,12 +80,12 @@ class OptimizerState:
         unpack = _Unpack(tensors, self._parameters)
         try:
             state: dict[Any, Any] = {}
+            for name, left in rest.get("parameters", {}).items():  # first: a path alone says nothing of a device
+                state[self._parameters[name]] = unpack.decode(left)
             for path in tensors:
                 name, _, key = path.rpartition("/")
                 if name in self._parameters:
-                    state.setdefault(self._parameters[name], {})[key] = unpack.decode({"tensor": path})
-            for name, left in rest.get("parameters", {}).items():
-                state.setdefault(self._parameters[name], {}).update(unpack.decode(left))
+                    state.setdefault(self._parameters[name], {}).setdefault(key, unpack.decode({"tensor": path}))
             state |= {unpack.decode(key): unpack.decode(value) for key, value in rest.get("others", ())}
             for index, now in enumerate(self._settings()):
                 restored = {k: _Unpack(own, self._parameters).decode(v) for k, (v, own) in self._built[index].items()}

@@ -31,7 +31,8 @@ class TrainState:
         self.val_loss: float | None = None
         self._previous: dict[str, Tensor] = {}
         self._optimizer_state = OptimizerState(optimizer, self.parameters)
-        self._built_lrs = [group.get("lr") for group in optimizer.param_groups]
+        self._built_lrs = [_number(group.get("lr")) for group in optimizer.param_groups]
+        self._default_lr = _number(optimizer.defaults.get("lr"))
 
     def set_lr(self, lr: float, peak: float) -> None:
         """Give the optimizer's groups a learning rate.
@@ -39,7 +40,7 @@ class TrainState:
         A group that was built with a rate of its own, neither `peak` nor the optimizer's default, keeps its ratio to
         `peak`.
         """
-        usual = (None, peak, self.optimizer.defaults.get("lr"))
+        usual = (None, peak, self._default_lr)
         for group, built in zip(self.optimizer.param_groups, self._built_lrs, strict=True):
             own = lr if built in usual or not peak else lr * (built / peak)
             if isinstance(group.get("lr"), Tensor):  # some optimizers refuse another object
@@ -150,6 +151,11 @@ class TrainState:
     def _streams(self, tokens: Callable[[], Tensor]) -> Iterator[Tensor]:
         with torch.no_grad():
             yield from self.model.streams(tokens().to(self.device))
+
+
+def _number(lr: float | Tensor | None) -> float | None:
+    """A rate that stays as it is when the optimizer's own tensor is filled with another."""
+    return float(lr) if isinstance(lr, Tensor) else lr
 
 
 def _is_adams(state: Mapping[str, Any], parameter: Tensor) -> bool:
