@@ -184,6 +184,19 @@ def test_an_interrupted_grid_is_completed_by_the_same_call(at, small_run, tmp_pa
         assert [row["loss"] for row in one[1:]] == [row["loss"] for row in other[1:]]
 
 
+def test_a_grid_goes_on_with_its_processes_and_threads(small_run, tmp_path, watching, monkeypatch):
+    """With the cores of another machine, and fewer runs left than processes; another number of processes is new."""
+    seen, watch = [], watching()
+    monkeypatch.setattr(watch, "begin", lambda cells, kept, pace: seen.append((pace.jobs, pace.threads)))
+    for cores, arms, jobs in ((1, 1, 4), (16, 2, None), (16, 3, 4), (16, 4, 2)):
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        monkeypatch.setattr("spikeless.experiments.pace._pass_seconds", lambda run, threads: 1.0)
+        monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+        about = compare(small_run, "; ".join(ARMS[:arms]), tmp_path, jobs=jobs, watch=watch).about
+    assert seen == [(4, 1), (4, 1), (4, 1), (2, 8)]
+    assert about.jobs == 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class Explode:
     """A technique that cannot end well."""

@@ -137,7 +137,7 @@ class _Live:
         self._console.print(
             f"{counted(len(cells), 'run')} to train, {len(kept)} finished before: "
             f"about {duration(pace.total(cells))} with "
-            f"{counted(pace.jobs, 'process')} of {counted(pace.threads, 'thread')} ({pace.source})",
+            f"{counted(min(pace.jobs, len(cells)), 'process')} of {counted(pace.threads, 'thread')} ({pace.source})",
             markup=False,
             soft_wrap=True,
         )

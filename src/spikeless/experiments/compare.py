@@ -126,22 +126,23 @@ def compare(
         write_json(path / GRID, grid)
         news = _News(watch)
         if todo := [cell for cell in cells if not is_done(cell)]:
-            begun = grid["jobs"] if grid["seconds"] else None  # so that a resumed grid has the same bits
-            pace = measure_pace(todo, jobs if jobs is not None else begun)
+            goes_on = grid["seconds"] and jobs in (None, grid["jobs"])  # with as many threads, for the same bits
+            pace = measure_pace(todo, grid["jobs"], grid["threads"]) if goes_on else measure_pace(todo, jobs)
             grid |= {"jobs": pace.jobs, "threads": pace.threads}
             if watch:
                 watch.begin(todo, [cell for cell in cells if is_done(cell)], pace)
         stopped_by = None
-        with Workers(grid["jobs"], grid["threads"]) as workers:
+        at_once = min(grid["jobs"], len(todo or cells))
+        with Workers(at_once, grid["threads"]) as workers:
             if todo:
-                started, tasks = time.perf_counter(), [Training(cell=cell) for cell in interleaved(todo, grid["jobs"])]
+                started, tasks = time.perf_counter(), [Training(cell=cell) for cell in interleaved(todo, at_once)]
                 try:
                     stopped_by = workers.run(tasks, news.tell)
                 finally:
                     grid["seconds"] += time.perf_counter() - started
                     write_json(path / GRID, grid)
             comparison = gather(
-                contents, news.crashed, _about(base, grid, assignments, command, (*remarks, *contents.losses))
+                contents, news.crashed, _about(contents, grid, assignments, command, (*remarks, *contents.losses))
             )
             if not stopped_by:
                 tasks = scorings(comparison, contents.readable, base, contents.study.trusted, lambada)
@@ -222,9 +223,10 @@ def _contents(
 
 
 def _about(
-    run: RunConfig, grid: Mapping[str, Any], assignments: Sequence[str], command: str, remarks: tuple[str, ...]
+    contents: Contents, grid: Mapping[str, Any], assignments: Sequence[str], command: str, remarks: tuple[str, ...]
 ) -> About:
     """The circumstances of this call."""
+    run = contents.study.base
     return About(
         recipe=run.recipe,
         command=command,
@@ -238,7 +240,7 @@ def _about(
         remarks=remarks,
         reached=largest_factor(run.schedule, run.steps),
         reading_seconds=grid["reading_seconds"],
-        jobs=grid["jobs"],
+        jobs=min(grid["jobs"], len(contents.cells)),
         threads=grid["threads"],
         seconds=grid["seconds"],
     )

@@ -35,7 +35,7 @@ class Pace:
     """What was measured before a grid begins.
 
     Attributes:
-        jobs: processes at a time.
+        jobs: processes at a time, where there are as many runs.
         threads: of each.
         pass_seconds: forward and backward pass of one step with so many threads, by depth and width [s].
         source: how `jobs` was decided, in words.
@@ -60,7 +60,7 @@ class Pace:
         return sum(map(self.seconds, cells)) / max(1, min(self.jobs, len(cells)))
 
 
-def measure_pace(cells: Sequence[Cell], jobs: int | None = None) -> Pace:
+def measure_pace(cells: Sequence[Cell], jobs: int | None = None, threads: int | None = None) -> Pace:
     """Time a step of each shape; where `jobs` is not given, take what trains most tokens a second.
 
     On a CPU that is one process of one thread per core if a step with one thread takes less than as many times as long
@@ -69,12 +69,15 @@ def measure_pace(cells: Sequence[Cell], jobs: int | None = None) -> Pace:
     Args:
         cells: with their vocabulary resolved.
         jobs: processes, if decided.
+        threads: of each process, if a grid was begun with so many.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     device = resolve_device(cells[0].run.device)
     shapes = {cell.shape: cell.run for cell in reversed(cells)}
     largest = max(shapes, key=lambda shape: shape[0] * shape[1] ** 2)
-    if device.type != "cpu":
+    if jobs is not None and threads is not None:
+        source = "as begun"
+    elif device.type != "cpu":
         threads, jobs, source = torch.get_num_threads(), jobs or 1, "one process for the device"
     elif jobs is not None:
         threads, source = max(1, cores // jobs), "as asked"
@@ -83,7 +86,6 @@ def measure_pace(cells: Sequence[Cell], jobs: int | None = None) -> Pace:
         faster = alone < cores * together
         jobs, threads = (cores, 1) if faster else (1, cores)
         source = f"a step takes {duration(alone)} with one thread, {duration(together)} with {cores}"
-    jobs = min(jobs, len(cells))
     return Pace(
         jobs=jobs,
         threads=threads,
