@@ -130,7 +130,7 @@ class Init:
 
 @dataclass(frozen=True)
 class Boundaries:
-    def documents(self, tokens, end_of_text, begins):
+    def documents(self, tokens, end_of_text, beginning):
         return None
 
 

@@ -1,11 +1,14 @@
 """Documents in one window: nothing leaks, and each is computed as if it stood alone."""
 
+import functools
 import itertools
 
 import pytest
 import torch
 
+from spikeless.losses.cross_entropy import CrossEntropy
 from spikeless.nn.boundaries import Joined, Separate, document_layout
+from spikeless.training.objective import Objective
 
 END = 96
 FAMILIES = pytest.mark.parametrize("family", ["gpt2", "llama"])
@@ -63,7 +66,36 @@ def test_a_window_without_a_boundary_is_computed_as_before(tiny_run, build):
     assert Joined().documents(tokens, END) is None
 
 
-def test_where_documents_begin_with_a_token_of_their_own_it_is_position_zero():
-    tokens = torch.tensor([[5, 9, 7, 5, 9, 7, 5]])  # 9 ends a document, 7 begins one
-    assert Separate().documents(tokens, 9, begins=True).tolist() == [[0, 0, 1, 1, 1, 2, 2]]
-    assert Separate().documents(tokens, 9).tolist() == [[0, 1, 1, 1, 2, 2, 2]]
+E = 9  # end-of-text
+
+
+@pytest.mark.parametrize(
+    ("beginning", "tokens", "documents"),
+    [
+        ((), [5, E, 7, 5, E, 7, 5], [0, 1, 1, 1, 2, 2, 2]),
+        ((7,), [5, E, 7, 5, E, 7, 5, E], [0, 0, 1, 1, 1, 2, 2, 3]),
+        ((7,), [5, E, 1, 2, 7, E, 3], [0, 1, 1, 1, 1, 2, 2]),  # token ids, or a chat, without it; it is content too
+        ((7,), [5, E, 7, 5, E, 3, E, 7, 1], [0, 0, 1, 1, 2, 2, 2, 3, 3]),  # some have it
+        ((7, 8), [5, E, 7, 8, 1, E, 7, 1, E, 7], [0, 0, 1, 1, 1, 2, 2, 2, 2, 3]),  # both, one alone, cut short
+        ((E,), [E, 1, 2, E, E, 3, 4, E, E], [0, 0, 0, 0, 1, 1, 1, 1, 2]),  # the same token ends and begins
+        ((E,), [1, E, 3, 4, E, E, 5], [0, 1, 1, 1, 1, 2, 2]),  # some without
+        ((E,), [E, E, 1, E, E, E, E, 2], [0, 1, 1, 1, 2, 3, 4, 4]),  # empty documents
+        ((E, 7), [1, E, E, 7, 2, E, 3], [0, 0, 1, 1, 1, 2, 2]),
+        ((7, E), [1, E, 7, E, 2, E, 3], [0, 0, 1, 1, 1, 2, 2]),
+        ((1, 2, 3), [1, E], [0, 1]),  # longer than the window
+    ],
+)
+def test_a_document_holds_its_own_beginning_or_else_the_end_before_it(beginning, tokens, documents):
+    found = Separate().documents(torch.tensor([tokens]), E, beginning)
+    assert torch.unique(found, return_inverse=True)[1].tolist() == [documents]
+
+
+def test_the_last_target_tells_whose_a_last_end_of_text_is(tiny_run, build):
+    seen = []
+    model = build(tiny_run("llama"))
+    model.hidden = lambda tokens, documents: seen.append(documents.tolist()) or model.embedding(tokens)
+    documents = functools.partial(Separate().documents, end_of_text=E, beginning=(7,))
+    objective = Objective(model, CrossEntropy(), torch.device("cpu"), "fp32", documents=documents)
+    window = torch.tensor([[7, 1, E, 7], [7, 1, E, 3]])
+    objective(window[:, :-1], window[:, 1:])
+    assert seen == [[[0, 0, 0], [0, 0, 1]]]

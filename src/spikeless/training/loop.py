@@ -127,8 +127,8 @@ class _Trainer:
         records = folder.records(self.state.step, changes, environment) if resume else {}
         if run.init_from and not saved:
             records["init_from"] = load_start(model, run.init_from)
-        tokenizer, begins = data.tokenizer, bool(data.tokenizer.reading.beginning)
-        documents = partial(run.data.boundaries.documents, end_of_text=tokenizer.end_of_text, begins=begins)
+        beginning, end_of_text = data.tokenizer.reading.beginning, data.tokenizer.end_of_text
+        documents = partial(run.data.boundaries.documents, end_of_text=end_of_text, beginning=beginning)
         self.objective = Objective(model, run.loss, device, environment["precision"], run.compile, documents)
         self.diagnostics = [find("diagnostics", name) for name in run.metrics.diagnostics]
         self.flops_per_token, self.peak = flops_per_token(model, run.data.sequence_length), peak_flops(device)
@@ -157,10 +157,8 @@ class _Trainer:
                 else:  # a second Ctrl-C
                     folder.set_status("interrupted", state.step, interrupt.signal_name or "")
             raise
-        if interrupt.signal_name and state.step < self.run.steps:
-            folder.set_status("interrupted", state.step, interrupt.signal_name)
-        else:
-            folder.set_status("finished", state.step)
+        signal_name = (interrupt.signal_name or "") if state.step < self.run.steps else ""
+        folder.set_status("interrupted" if signal_name else "finished", state.step, signal_name)
 
     def _journal(self, loggers: Sequence[Logger]) -> Journal:
         """A journal for the run's own loggers and some others."""
@@ -259,10 +257,8 @@ class _Trainer:
     def _evaluate(self) -> dict[str, float]:
         """The validation loss [nats/token], and the same in bits per byte where the text is known."""
         loss = self.state.val_loss = evaluate(self.objective, _validation(self.run, self.data))
-        known = {"val_loss": loss}
-        if self._bytes_per_token:
-            known["val_bits_per_byte"] = loss / math.log(2) / self._bytes_per_token
-        return known
+        size = self._bytes_per_token
+        return {"val_loss": loss} | ({"val_bits_per_byte": loss / math.log(2) / size} if size else {})
 
     @cached_property
     def _bytes_per_token(self) -> float | None:

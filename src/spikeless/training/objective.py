@@ -26,7 +26,7 @@ class Objective:
         device: to which a batch is moved.
         precision: of matrix products.
         compiled: use torch.compile.
-        documents: tells the documents in a batch's windows apart; see `nn.boundaries`.
+        documents: tells the documents in a batch's windows apart, their last targets included; see `nn.boundaries`.
     """
 
     def __init__(
@@ -46,9 +46,13 @@ class Objective:
         """The loss, a scalar on the device."""
         inputs, targets = inputs.to(self._device, non_blocking=True), targets.to(self._device, non_blocking=True)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            return self._loss(
-                self._hidden(inputs, documents=self._documents(inputs)), self._model.output_weight, targets
-            )
+            hidden = self._hidden(inputs, documents=self._documents_of(inputs, targets))
+            return self._loss(hidden, self._model.output_weight, targets)
+
+    def _documents_of(self, inputs: Tokens, targets: Tokens) -> Tensor | None:
+        """Of the inputs [B, T]; whether a last end-of-text opens a document shows in what follows it."""
+        documents = self._documents(torch.cat([inputs, targets[:, -1:]], dim=1))
+        return None if documents is None else documents[:, :-1]
 
 
 def evaluate(objective: Objective, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
