@@ -11,12 +11,15 @@ from safetensors.torch import load_file
 from spikeless.config import replace_at
 from spikeless.errors import SpikelessWarning, UserError
 from spikeless.init.xavier import XavierInit
+from spikeless.optim.gradients.clip_norm import ClipNorm
 from spikeless.optim.schedules.constant import Constant
 from spikeless.optim.schedules.cosine import Cosine
 from spikeless.optim.schedules.wsd import WSD
 from spikeless.training.checkpoints import Checkpoints
 from spikeless.training.continuation import warn_of_a_jump
 from spikeless.training.loop import train
+from spikeless.training.origin import begin_branch, parse_origin
+from spikeless.training.run_folder import RunFolder
 
 ORDER = (
     "device",
@@ -98,12 +101,29 @@ def test_another_precision_is_taken_and_kept(halfway):
         ("techniques", ("mlra",), r"techniques: \(\) -> \('mlra',\)"),
     ],
 )
-def test_what_changes_the_mathematics_is_refused_and_a_branch_named(eight_steps, path, value, shown):
+def test_what_changes_the_mathematics_is_refused_and_a_branch_named_where_one_can_begin(
+    eight_steps, path, value, shown
+):
     run, folder = eight_steps
+    branch = rf"--branch-from {folder}@4 --set {path}=… --out NEW"
+    advice = "or choose another --out$" if path.startswith(("model", "init", "techniques")) else branch
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    with pytest.raises(UserError, match=rf"(?s){shown}.*--branch-from {folder}@8 --set {path.split('.')[0]}"):
+    with pytest.raises(UserError, match=rf"(?s){shown}.*{advice}"):
         train(replace_at(run, {path: value}), folder, resume=True)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_the_branch_that_a_refusal_names_can_begin(eight_steps, tmp_path):
+    """A tuple is set as a whole, the steps that were asked for are named too, and some of them are left."""
+    run, folder = eight_steps
+    asked = replace_at(run, {"gradients": (ClipNorm(max_norm=0.5),), "steps": 6})
+    with pytest.raises(UserError, match=r"@4 --set steps=… --set gradients=… --out NEW") as told:
+        train(asked, folder, resume=True)
+    origin = str(told.value).partition("--branch-from ")[2].split()[0]
+    begin_branch(parse_origin(origin), asked, RunFolder(tmp_path / "branch"))
+    for change in ({"data.tokenizer": "bpe:300"}, {"steps": 3}):
+        with pytest.raises(UserError, match=r"or choose another --out$"):
+            train(replace_at(run, change), folder, resume=True)
 
 
 @pytest.mark.parametrize("steps", [7, 1])

@@ -15,6 +15,7 @@ from spikeless.optim.schedules.constant import Constant
 from spikeless.training.checkpoints import Checkpoints
 from spikeless.training.loop import train
 from spikeless.training.origin import Origin, parse_origin
+from spikeless.training.run_folder import RunFolder
 
 
 def rows(folder):
@@ -85,7 +86,12 @@ def test_a_branch_that_was_interrupted_is_resumed_from_its_folder_alone(eight_st
     assert max(rows(tmp_path / "cut")) == 6
     with pytest.raises(UserError, match=r"a branch of .*origin@4, not one of .*origin@8; leave out --branch-from"):
         train(lower, tmp_path / "cut", resume=True, branch_from=f"{origin}@8")
-    shutil.rmtree(origin)
+    namesake = shutil.copytree(origin, tmp_path / "elsewhere" / "origin")
+    (Checkpoints(namesake).path(4) / "manifest.json").write_text("of another run")
+    with pytest.raises(UserError, match=r"not one of .*elsewhere/origin@4; leave out --branch-from"):
+        train(lower, tmp_path / "cut", resume=True, branch_from=f"{namesake}@4")
+    parse_origin(f"{origin.rename(tmp_path / 'moved')}@4").refuse_other(RunFolder(tmp_path / "cut"))
+    shutil.rmtree(tmp_path / "moved")
     train(lower, tmp_path / "cut", resume=True, branch_from=f"{origin}@4")
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole")
     ours, theirs = weights(tmp_path / "cut", 8), weights(tmp_path / "whole", 8)
@@ -102,6 +108,9 @@ def test_killed_before_its_first_step_it_begins_again_or_goes_on(eight_steps, tm
             train(run, folder, branch_from=f"{whole}@4")
     with pytest.raises(UserError, match="checkpoints of a run that is gone"):
         train(replace_at(run, {"steps": 9}), folder, branch_from=f"{whole}@8")
+    for resume in (False, True):
+        with pytest.raises(UserError, match="checkpoints of a run that is gone; choose another --out"):
+            train(run, folder, resume=resume)  # a run of its own, whose resume would go on from that checkpoint
     with monkeypatch.context() as patch:
         patch.setattr("spikeless.training.loop._Trainer.train", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):

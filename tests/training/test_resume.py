@@ -1,5 +1,6 @@
 """A killed run, resumed, is the run that was never killed, to the last bit."""
 
+import errno
 import json
 import os
 import random
@@ -168,6 +169,20 @@ def test_a_broken_checkpoint_is_passed_over_loudly(tmp_path, eight_steps, part, 
         train(run, folder, resume=True)
     assert_same_run(whole, folder)
     assert (folder / "checkpoints" / "latest").read_text() == "step-00000008\n"
+
+
+@pytest.mark.parametrize("reader", ["sha256", "read_json", "load_file"])
+def test_a_checkpoint_that_cannot_be_read_now_ends_the_resume_and_is_kept(tmp_path, eight_steps, reader, monkeypatch):
+    run, whole = eight_steps
+    folder = shutil.copytree(whole, tmp_path / "run")
+
+    def unreadable(path, *_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(f"spikeless.training.checkpoints.{reader}", unreadable)
+    with pytest.raises(UserError, match=r"cannot read .*step-00000008: .*Input/output error"):
+        train(run, folder, resume=True)
+    assert Checkpoints(folder).steps() == [4, 8]
 
 
 @pytest.mark.parametrize("when", ["resume", "prune"])

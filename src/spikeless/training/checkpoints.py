@@ -4,6 +4,7 @@ A checkpoint is a folder `step-00000100` with `model.safetensors`, `training.saf
 `manifest.json`, which holds the SHA-256 of the others. Nothing in it is ever unpickled.
 """
 
+import json
 import re
 import shutil
 import warnings
@@ -166,13 +167,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
     Raises:
         CorruptCheckpoint: a file is missing or is not what was written.
+        UserError: a file cannot be read now, which says nothing of what is in it.
     """
     try:
-        recorded = read_json(folder / MANIFEST)["sha256"]
-        for name in PARTS:
-            if sha256(folder / name) != recorded[name]:
-                raise CorruptCheckpoint(f"{folder / name} is corrupted: its hash is not the one recorded")
-        state = read_json(folder / "state.json")
+        _check_hashes(folder)
+        state = read_json(folder / PARTS[2])
         return Checkpoint(
             step=state.pop("step"),
             model=load_file(folder / PARTS[0]),
@@ -181,5 +180,21 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         )
     except CorruptCheckpoint:
         raise
-    except (OSError, UserError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, UserError, KeyError, SafetensorError) as error:
+        raise UserError(f"cannot read {folder}: {error}; nothing was changed, try again once it can be read") from error
+
+
+def _check_hashes(folder: Path) -> None:
+    """Stop if a checkpoint is not what was written.
+
+    Raises:
+        CorruptCheckpoint: it is not.
+        OSError: a file is there and cannot be read.
+    """
+    try:
+        recorded = json.loads((folder / MANIFEST).read_bytes())["sha256"]
+        wrong = [folder / name for name in PARTS if sha256(folder / name) != recorded[name]]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
         raise CorruptCheckpoint(f"{folder} is incomplete: {error}") from None
+    if wrong:
+        raise CorruptCheckpoint(f"{wrong[0]} is corrupted: its hash is not the one recorded")

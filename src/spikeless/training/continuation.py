@@ -1,5 +1,6 @@
 """How a run goes on: what may change on the way, and what would make it another run."""
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ MAY_CHANGE = {
     "metrics.loggers": "",
 }
 """What does not change the mathematics of a run, and what is said of it besides."""
+NO_BRANCH = r"(recipe|techniques|init_from|optim|data\.tokenizer)|(model|init)(\..+)?"
+"""Paths whose change a branch refuses, has no use for, or takes only if the parameters keep their shapes."""
 
 
 def changes_on_resume(folder: RunFolder, run: RunConfig, data_hash: str) -> list[Change]:
@@ -51,17 +54,18 @@ def changes_on_resume(folder: RunFolder, run: RunConfig, data_hash: str) -> list
         raise UserError(
             f"{folder.path} holds a run with another configuration:\n"
             + "\n".join(f"  {change}" for change in others)
-            + f"\nresume it as it was (spikeless train --resume --out {folder.path}), {_elsewhere(folder.path, others)}"
+            + f"\nresume it as it was (spikeless train --resume --out {folder.path}), "
+            + _elsewhere(folder.path, run, changes)
         )
-    if fewer := [change for change in changes if change.path == "steps" and run.steps < stored.steps]:
+    if run.steps < stored.steps:
         raise UserError(
             f"{folder.path} holds a run of {stored.steps} steps, and a resume may train for longer only, not for "
-            f"steps={run.steps}; leave the steps out, {_elsewhere(folder.path, fewer, before=run.steps)}"
+            f"steps={run.steps}; leave the steps out, {_elsewhere(folder.path, run, changes)}"
         )
     if folder.data_hash != data_hash:
         raise UserError(
             f"the data of {folder.path} has changed since the run began (hash {folder.data_hash[:12]}, now "
-            f"{data_hash[:12]}); bring the same data back, {_elsewhere(folder.path)}"
+            f"{data_hash[:12]}); bring the same data back, {_elsewhere(folder.path, run, changes)}"
         )
     if folder.status.get("state") == "unhealthy" and steps:
         _warn(
@@ -75,12 +79,13 @@ def changes_on_resume(folder: RunFolder, run: RunConfig, data_hash: str) -> list
     return changes
 
 
-def _elsewhere(folder: Path, changes: Sequence[Change] = (), before: int | None = None) -> str:
-    """Where another run may go, as the end of a message; a branch begins before a step, if one is given."""
-    steps = [step for step in Checkpoints(folder).steps() if before is None or step < before]
-    if not steps:
+def _elsewhere(folder: Path, run: RunConfig, changes: Sequence[Change]) -> str:
+    """Where a run with these changes may go, as the end of a message; a branch is named if it would be accepted."""
+    steps = [step for step in Checkpoints(folder).steps() if step < run.steps]
+    if not steps or any(re.fullmatch(NO_BRANCH, change.path) for change in changes):
         return "or choose another --out"
-    settings = "".join(f" --set {change.path}=…" for change in changes)
+    paths = dict.fromkeys(re.sub(r"\.\d+(\..*)?$", "", change.path) for change in changes)  # a tuple is set as a whole
+    settings = "".join(f" --set {path}=…" for path in paths)
     return f"choose another --out, or begin a branch of it: --branch-from {folder}@{steps[-1]}{settings} --out NEW"
 
 

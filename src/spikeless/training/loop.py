@@ -82,7 +82,7 @@ def train(
             if origin:
                 origin.refuse_other(own)
         else:
-            own.claim()
+            own.claim(branch=origin is not None)
             resume, data = (True, begin_branch(origin, run, own)) if origin else (False, data)
         trainer = _Trainer(run, own, resume, data)
         with Interrupt() as interrupt:

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -67,13 +68,19 @@ class Origin:
             UserError: it began elsewhere.
         """
         began = branch.origin
-        same_run = began and Path(began["folder"]).resolve().name == self.folder.resolve().name  # it may have moved
-        if not same_run or self.step not in (None, began["step"]):
+        if not began or self.step not in (None, began["step"]) or not self._is_origin(began):
             of = f"a branch of {began['folder']}@{began['step']}" if began else "no branch"
             raise UserError(
                 f"{branch.path} is {of}, not one of {self}; leave out --branch-from to resume it, "
                 "or choose another --out"
             )
+
+    def _is_origin(self, began: Mapping[str, Any]) -> bool:
+        """True if a branch recorded this run's checkpoint; if that is gone, the name of the folder has to do."""
+        manifest = Checkpoints(self.folder).path(began["step"]) / MANIFEST
+        if manifest.exists():
+            return sha256(manifest) == began["checkpoint"]
+        return Path(began["folder"]).resolve().name == self.folder.resolve().name
 
 
 def parse_origin(text: str | Path) -> Origin:

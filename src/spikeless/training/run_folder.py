@@ -12,6 +12,7 @@ from spikeless.data import PreparedData, Tokenizer, load_tokenizer
 from spikeless.errors import SpikelessWarning, UserError
 from spikeless.files import read_json, write_json
 from spikeless.run import RunConfig
+from spikeless.training.checkpoints import Checkpoints
 from spikeless.training.environment import DECIDES_BITS
 
 __all__ = ["RunFolder", "as_rows", "label_of", "writing_to"]
@@ -48,14 +49,20 @@ class RunFolder:
         """The run's description; of the modules outside the package it may name those that are trusted."""
         return from_dict(self._record("config")["config"], RunConfig, trusted)
 
-    def claim(self) -> None:
+    def claim(self, branch: bool = False) -> None:
         """Stop if the folder holds a run, unless that failed before its first checkpoint.
 
+        Args:
+            branch: what begins here has a checkpoint already, which a kill may have left here without a run.
+
         Raises:
-            UserError: it does.
+            UserError: it does, or it holds checkpoints that a later resume would take for the new run's.
         """
         if self.exists and not self._failed_at_once():
             raise UserError(f"{self.path} already holds a run; add --resume to go on with it, or choose another --out")
+        checkpoints = Checkpoints(self.path)
+        if not self.exists and not branch and checkpoints.steps():
+            raise UserError(f"{checkpoints.folder} holds checkpoints of a run that is gone; choose another --out")
 
     @property
     def status(self) -> dict[str, Any]:
