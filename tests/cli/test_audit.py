@@ -430,7 +430,7 @@ REFUSED = [
     ("gpt2_nano --seq 999", "--seq 999 is out of range; the model takes 2 to 256 tokens"),
     ("exported --batch 99 --seq 16 --data text:notes/1.txt", "needs 1,683; use a smaller batch or more text"),
     ("exported --data 'text:nothing/*.txt'", "no file matches 'nothing/*.txt'"),
-    ("exported --data 'txet:notes/*.txt'", "did you mean 'text'"),
+    ("exported --data 'txet:notes/*.txt'", "did you mean 'text:notes/*.txt'"),
     ("exported --data 'mix:0.5*pydocs+0.5*text:notes/*.txt'", "audit one source at a time"),
     ("audit_lab:make --data 'text:notes/*.txt'", "has no tokenizer; leave --data out for random tokens"),
     # the plan
@@ -482,7 +482,7 @@ def test_ids_that_the_model_does_not_have_are_refused(models, spikeless):
     (models / "opt" / "tokenizer.json").write_text(json.dumps(tokenizer))
     done = spikeless("audit opt --seq 16 --data 'text:notes/*.txt'")
     assert done.code == 2
-    assert "its tokenizer gives the id 4000, but the model has 300 rows" in done.err
+    assert "(id 4000), but the model has rows for ids below 300 only" in done.err
 
 
 def test_a_hub_name_without_network_fails_at_once(desk, spikeless, monkeypatch):

@@ -261,7 +261,7 @@ def test_a_run_with_another_optimizer_is_trained_resumed_and_reported(tmp_path, 
     without = pytest.warns(SpikelessWarning, match="no readings of gradient_variance_free: Counting does not keep")
     with without as said:
         train(run, tmp_path / "whole")
-    assert len(said) == 1
+    assert sum("no readings of" in str(each.message) for each in said) == 1
     with without:
         train(run, tmp_path / "stopped", loggers=[At(3, lambda: signal.raise_signal(signal.SIGTERM))])
     with without:

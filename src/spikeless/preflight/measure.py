@@ -244,6 +244,13 @@ def _activations(measured: Measurements, anatomy: Anatomy, ids: Tensor, source: 
     )
 
 
+def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and edges; values that are all but equal, as behind a norm, still get bins that can be told apart."""
+    low, high = float(values.min()), float(values.max())
+    margin = max(0.0, 0.005 * (high + low) - (high - low)) / 2
+    return np.histogram(values, BINS, range=(low - margin, high + margin))
+
+
 def _tev(anatomy: Anatomy) -> TevReading | None:
     entry = anatomy.entry
     if entry is None:
@@ -262,7 +269,7 @@ def _tev(anatomy: Anatomy) -> TevReading | None:
     known = entry.function is not None
     stds = row_moments(entry.weight.detach(), entry.function)[0].sqrt().cpu().numpy()
     finite = stds[np.isfinite(stds)]
-    counts, edges = np.histogram(finite, BINS) if len(finite) else (np.zeros(0), np.zeros(0))
+    counts, edges = _histogram(finite) if len(finite) else (np.zeros(0), np.zeros(0))
     return TevReading(
         name=entry.name,
         mean=read["tev/mean"],

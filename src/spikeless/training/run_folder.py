@@ -43,7 +43,7 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         """Where the run was computed; empty if that is not recorded."""
         path = self.path / "environment.json"
-        return read_json(path) if path.exists() else {}
+        return read_json(path, "precision_seconds", *DECIDES_BITS) if path.exists() else {}
 
     def config(self, trusted: Collection[str] = ()) -> RunConfig:
         """The run's description; of the modules outside the package it may name those that are trusted."""
