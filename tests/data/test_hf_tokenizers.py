@@ -71,6 +71,16 @@ def test_an_added_token_that_is_not_special_is_no_end_either(tmp_path):
     assert tokenizer.decode(ids) == text
 
 
+def test_a_definition_may_have_no_added_tokens(tmp_path):
+    spec = write(tmp_path / "theirs", byte_level())
+    path = tmp_path / "theirs" / "tokenizer.json"
+    data = json.loads(path.read_text())
+    del data["added_tokens"]
+    path.write_text(json.dumps(data))
+    tokenizer = build(spec)
+    assert tokenizer.decode(tokenizer.encode(TEXTS[0], "parsed")) == TEXTS[0]
+
+
 def test_an_end_that_is_ordinary_text_is_refused(tmp_path):
     plain = byte_level()
     plain.add_tokens([AddedToken("a", special=False)])

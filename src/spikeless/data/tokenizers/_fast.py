@@ -214,7 +214,7 @@ class FastTokenizer:
             definition = self.definition
             if how == "parsed":  # the library leaves what is special to the text, and finds the rest in it
                 data = json.loads(definition)
-                for token in data["added_tokens"]:
+                for token in data.get("added_tokens", ()):
                     token["special"] = token["content"] == self._end_of_text
                 definition = json.dumps(data)
             try:
