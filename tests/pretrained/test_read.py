@@ -66,6 +66,16 @@ def test_the_tokenizer_comes_along(their_folder, tokenizer):
     assert read.tokenizer.fingerprint() == tokenizer.fingerprint()
 
 
+def test_the_files_of_gpt2_are_a_tokenizer_too(their_folder):
+    folder = their_folder("gpt2")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"] | {"<|endoftext|>": 256}
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    assert read_pretrained(folder).tokenizer.encode("hi") == [vocabulary["h"], vocabulary["i"]]
+
+
 def test_shards_are_read(their_folder, tmp_path):
     whole = their_folder("llama")
     model = transformers.AutoModelForCausalLM.from_pretrained(whole)

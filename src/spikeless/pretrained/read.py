@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spikeless.data import Tokenizer, load_tokenizer
+from spikeless.data.tokenizers import has_tokenizer
 from spikeless.errors import UserError
 from spikeless.nn.transformer import ModelConfig, Transformer
 from spikeless.pretrained.describe import family_of, read_description
@@ -46,7 +47,7 @@ class Pretrained:
         Raises:
             UserError: it is damaged, or has no end-of-text token.
         """
-        return load_tokenizer(self.folder) if (self.folder / "tokenizer.json").exists() else None
+        return load_tokenizer(self.folder) if has_tokenizer(self.folder) else None
 
     def build(self) -> Transformer:
         """The model with these weights, ready to compute."""
