@@ -280,7 +280,7 @@ TEMPLATES = {
   {% set ns.n = ns.n + 1 %}
 [{{ ns.n }}] {{ m.content | trim }}{{ m.reasoning_content }}
 {% generation %}{{ m.tool_calls | default([]) | tojson }}{% endgeneration %}
-  {% if loop.last %}{{ eos_token }}{{ dict(a=1) | tojson(indent=2) }}{{ strftime_now('%Y') }}{% break %}{% endif %}
+  {% if loop.last %}{{ eos_token }}{{ dict(a=1) | tojson(indent=2) }}{% break %}{% endif %}
 {% endfor %}{% if tools %}tools{% endif %}""",
 }
 
@@ -295,6 +295,19 @@ def test_messages_become_the_text_that_transformers_makes_of_them(tmp_path, name
     text = ours.render_chat(MESSAGES)
     assert text == theirs.apply_chat_template(MESSAGES, tokenize=False)
     assert ours.encode(text, "all") == theirs.apply_chat_template(MESSAGES, return_dict=False)
+
+
+def test_a_template_is_not_told_what_day_it_is(tmp_path):
+    dated = "{% if strftime_now is defined %}{{ strftime_now('%Y') }}{% else %}26 Jul 2024{% endif %}"
+    told = {}
+    for name, template in {"asks": dated, "calls": "{{ strftime_now('%Y') }}"}.items():
+        config = FAST | {"eos_token": END, "chat_template": template}
+        told[name] = load_tokenizer(write(tmp_path / name, llama(), config, {})).render_chat
+    assert told["asks"](MESSAGES) == "26 Jul 2024"
+    with pytest.raises(
+        UserError, match="'strftime_now' is undefined; data must not change from day to day: write a date"
+    ):
+        told["calls"](MESSAGES)
 
 
 def test_templates_that_do_not_serve_are_refused(tmp_path):

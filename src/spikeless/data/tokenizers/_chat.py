@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -46,6 +45,8 @@ def chat_template(templates: Any, spec: str) -> str:
 def render_chat(template: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, Any], spec: str) -> str:
     """Messages as text, as `apply_chat_template(messages, tokenize=False)` of transformers gives it.
 
+    There is no `strftime_now`: the same messages are the same text on any day.
+
     Args:
         template: in jinja2.
         messages: plain JSON: each an object with "role" and "content", or what else the template reads.
@@ -64,7 +65,10 @@ def render_chat(template: str, messages: Sequence[Mapping[str, Any]], tokens: Ma
             **tokens,
         )
     except Exception as error:  # a template raises what it likes
-        raise UserError(f"the chat template of {spec} cannot write these messages: {error}") from None
+        hint = ""
+        if isinstance(error, jinja2.UndefinedError) and "strftime_now" in str(error):
+            hint = "; data must not change from day to day: write a date into the template in place of today's"
+        raise UserError(f"the chat template of {spec} cannot write these messages: {error}{hint}") from None
 
 
 class _Generation(Extension):
@@ -113,16 +117,12 @@ def _compiled(template: str) -> jinja2.Template:
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
     )
     environment.filters["tojson"] = _tojson
-    environment.globals |= {"raise_exception": _raise, "strftime_now": _now, "dict": _Dict(), "namespace": _Namespace}
+    environment.globals |= {"raise_exception": _raise, "dict": _Dict(), "namespace": _Namespace}
     return environment.from_string(template)
 
 
 def _raise(message: str) -> None:
     raise jinja2.TemplateError(message)
-
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)
 
 
 def _tojson(
