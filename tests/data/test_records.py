@@ -77,9 +77,20 @@ def test_a_template_puts_several_fields_into_one_document(tmp_path, kind):
     assert tally == {"blank": 1}
     quoted = f'{spec},template="{{{{{{ title }}}}}}, body={{body}} \\"{{year}}\\"\\t\\\\n"'
     assert documents(quoted)[0] == '{A {b}}, body=x, y=z "1999"\t\\n'
+    assert documents(f"{spec},template={{year}}") == ["1999", "7", "0"]
     with pytest.raises(UserError, match="no field 'titel'; did you mean 'title'"):
         documents(f"{spec},template={{titel}}: {{body}}")
     assert parse_corpus(quoted).fingerprint() != parse_corpus(f"{spec},field=body").fingerprint()
+
+
+def test_an_arrow_batch_without_rows_holds_no_document(tmp_path):
+    table = pyarrow.table({"text": [[1, 2], [3]], "words": ["a", "b"]})
+    with pyarrow.ipc.new_stream(tmp_path / "a.arrow", table.schema) as out:
+        for part in (table.slice(0, 0), table):
+            for batch in part.to_batches() or [pyarrow.RecordBatch.from_pylist([], table.schema)]:
+                out.write_batch(batch)
+    assert [each.ids.tolist() for each in documents("arrow:a.arrow")] == [[1, 2], [3]]
+    assert documents("arrow:a.arrow,field=words") == ["a", "b"]
 
 
 def test_nulls_in_a_template_are_counted_and_other_values_refused(tmp_path):

@@ -106,6 +106,8 @@ def _rows_of_ids(column: Any, where: str) -> list[np.ndarray | None]:
     if ids.null_count:
         raise UserError(f"{where} holds null among token ids; give whole numbers")
     lengths = compute.call_function("list_value_length", [column]).to_pylist()
+    if not lengths:
+        return []  # `split` makes one row of none
     rows = np.split(ids.to_numpy(zero_copy_only=False).astype(np.int64), np.cumsum([n or 0 for n in lengths])[:-1])
     return [None if length is None else row for length, row in zip(lengths, rows, strict=True)]
 

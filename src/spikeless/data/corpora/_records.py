@@ -21,7 +21,7 @@ RECORD_KEYS = "[,field=NAME][,template=TEXT]"
 """How the usage of a corpus of records ends."""
 DEFAULT_FIELD = "text"
 NAMED_FIELDS = 20
-RULE = "records-2"
+RULE = "records-3"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object", bytes: "bytes"}
 _PART = re.compile(
@@ -124,7 +124,8 @@ class Pick:
                     "a number that is not whole" if isinstance(value, float) else _KINDS.get(type(value), "something")
                 )
                 raise UserError(f"{where}: the field {name!r} holds {kind}; a template takes text and whole numbers")
-            texts[name] = well_formed(value, seen) if isinstance(value, str | bytes) else str(value or "")
+            number = "" if value is None else str(value)
+            texts[name] = well_formed(value, seen) if isinstance(value, str | bytes) else number
         if not any(text and not text.isspace() for text in texts.values()):
             return ""  # without anything of the record's own
         return "".join(text + texts[name] for text, name in self._parts)
