@@ -73,6 +73,23 @@ def test_the_folder_is_enough_to_resume(line, desk, spikeless):
     assert "model.embedding.multiplier: 1.0 -> 4.0" in refused.err
 
 
+@pytest.mark.parametrize("size", [300, 257])
+def test_a_vocabulary_that_was_asked_for_is_a_change_and_one_that_was_filled_in_is_none(desk, spikeless, size):
+    """257 is what the tokenizer would give: asked for it is a change all the same. A resume says what the run said."""
+    setting = f"--set model.vocab_size={size}"
+    shown = spikeless(f"show gpt2_nano --tokenizer bytes {setting}").out
+    assert re.search(rf"model\.vocab_size +│ None +│ {size}", shown), shown
+    assert "model.vocab_size" not in spikeless("show gpt2_nano --tokenizer bytes").out.partition("against")[2]
+    assert spikeless(f"train gpt2_nano $TINY {setting} --out asked").code == 0
+    assert spikeless("train gpt2_nano $TINY --out filled").code == 0
+    for options in ("", "train --resume --out {} --steps 4"):
+        for name, expected in (("asked", [{"path": "model.vocab_size", "old": None, "new": size}]), ("filled", [])):
+            assert not options or spikeless(options.format(name)).code == 0
+            run = json.loads((desk / name / "run.json").read_text())
+            assert [each for each in run["diff"] if each["path"] == "model.vocab_size"] == expected
+            assert run["config"]["model"]["vocab_size"] == (size if expected else 257)
+
+
 def test_a_part_from_elsewhere_is_named_again_to_resume(desk, spikeless):
     """What is stored imports nothing from outside the package."""
     (desk / "cli_rates.py").write_text(

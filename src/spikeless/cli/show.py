@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spikeless.cli._options import Data, Recipe, Set, Tokenizer, With, described_run
-from spikeless.config import to_dict
+from spikeless.config import find, to_dict
 from spikeless.training.run_folder import changes_from_recipe, label_of
 
 __all__ = ["show"]
@@ -23,7 +23,7 @@ def show(
     console = Console(highlight=False, emoji=False, markup=False)
     run = described_run(recipe, techniques, assignments, data, tokenizer)
     console.print_json(json.dumps(to_dict(run)))
-    changes = changes_from_recipe(run)
+    changes = changes_from_recipe(run, find("recipes", recipe)())
     if not changes:
         console.print(f"no change against the plain {run.recipe}")
         return

@@ -51,7 +51,7 @@ def stored(folder: Path, techniques: Sequence[str] = (), assignments: Sequence[s
         UserError: as for `adapt`; no run, or one with a part from elsewhere that is not named.
     """
     trusted = named_modules(techniques, assignments)
-    run = RunFolder(folder).config(trusted)
+    run = RunFolder(folder).asked(trusted)
     for each in (*run.metrics.diagnostics, *run.metrics.loggers):
         if ":" in each and each.partition(":")[0] not in trusted:
             raise UserError(not_ours(each))

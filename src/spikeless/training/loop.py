@@ -73,7 +73,7 @@ def train(
         stored = own if resume and own.exists else origin and origin.run
         if stored is None:
             raise UserError(f"{path} holds no run that could be resumed; describe one")
-        run = stored.config()
+        run = stored.asked()
     run.check()
     say_idle_settings(run)
     with locked(path), writing_to(path):
@@ -104,7 +104,8 @@ class _Trainer:
             tokenizer = folder.tokenizer_for(run) if resume else run.data.tokenizer
             data = prepare(run.data.spec, tokenizer, validation_fraction=run.data.validation_fraction)
         self.data = data
-        self.run = run = fill_vocabulary(run, data)
+        asked, self.run = run, fill_vocabulary(run, data)
+        run = self.run
         refuse_cut_chats(run, data)
         changes = changes_on_resume(folder, run, data.data_hash) if resume else []
         self.sampler = Sampler(data.train, run.data.sequence_length, run.seed)
@@ -132,7 +133,7 @@ class _Trainer:
         self.objective = Objective(model, run.loss, device, environment["precision"], run.compile, documents)
         self.diagnostics = [find("diagnostics", name) for name in run.metrics.diagnostics]
         self.flops_per_token, self.peak = flops_per_token(model, run.data.sequence_length), peak_flops(device)
-        folder.begin(run, data, sum(p.numel() for p in model.parameters()), environment, records)
+        folder.begin(run, asked, data, sum(p.numel() for p in model.parameters()), environment, records)
         self.tokens_before = folder.tokens(0)
 
     def train(self, loggers: Sequence[Logger], interrupt: Interrupt) -> None:

@@ -110,7 +110,7 @@ def begin_branch(origin: Origin, run: RunConfig, folder: RunFolder) -> PreparedD
     old = origin.run.config(modules_of(run))
     spec = run.data
     data = prepare(spec.spec, origin.run.tokenizer_for(run), validation_fraction=spec.validation_fraction)
-    run = fill_vocabulary(run, data)
+    asked, run = run, fill_vocabulary(run, data)
     changes = diff(old, run)
     _refuse(origin, step, run, changes)
     model = build_model(run, "meta")
@@ -134,7 +134,7 @@ def begin_branch(origin: Origin, run: RunConfig, folder: RunFolder) -> PreparedD
             "changes": as_rows(changes),
         },
     }
-    folder.begin(run, data, sum(each.numel() for each in model.parameters()), environment, records)
+    folder.begin(run, asked, data, sum(each.numel() for each in model.parameters()), environment, records)
     return data
 
 

@@ -49,6 +49,16 @@ class RunFolder:
         """The run's description; of the modules outside the package it may name those that are trusted."""
         return from_dict(self._record("config")["config"], RunConfig, trusted)
 
+    def asked(self, trusted: Collection[str] = ()) -> RunConfig:
+        """The run's description as it was asked for: a vocabulary that the tokenizer filled in is left to it again."""
+        run, record = self.config(trusted), self._record()
+        listed = {each["path"] for each in record.get("diff", ())}
+        is_older = "reading" not in record  # 0.1.0 listed no vocabulary that was asked for
+        if is_older or {"model", "model.vocab_size"} & listed or run.recipe not in names_in("recipes"):
+            return run
+        filled = find("recipes", run.recipe)().model.vocab_size is None
+        return replace(run, model=replace(run.model, vocab_size=None)) if filled else run
+
     def claim(self, branch: bool = False) -> None:
         """Stop if the folder holds a run, unless that failed before its first checkpoint.
 
@@ -119,6 +129,7 @@ class RunFolder:
     def begin(
         self,
         run: RunConfig,
+        asked: RunConfig,
         data: PreparedData,
         parameters: int,
         environment: dict[str, Any],
@@ -128,6 +139,7 @@ class RunFolder:
 
         Args:
             run: its description.
+            asked: the same before the vocabulary was filled in from the tokenizer, to be set against the recipe.
             data: what it reads.
             parameters: how many there are.
             environment: where it is computed.
@@ -146,7 +158,7 @@ class RunFolder:
                 "sources": [to_dict(each) | ({"loss": each.loss} if each.loss else {}) for each in data.sources],
                 "reading": to_dict(data.tokenizer.reading),
                 "parameters": parameters,
-                "diff": changes_from_recipe(run),
+                "diff": changes_from_recipe(asked),
                 **{key: value for key, value in records.items() if value},
                 "config": to_dict(run),
             },
@@ -168,15 +180,12 @@ def as_rows(changes: Sequence[Change]) -> list[dict[str, Any]]:
     return [{"path": each.path, "old": _plain(each.old), "new": _plain(each.new)} for each in changes]
 
 
-def changes_from_recipe(run: RunConfig) -> list[dict[str, Any]]:
-    """What differs from the plain recipe, as JSON; nothing if the recipe is not one of ours."""
-    if run.recipe not in names_in("recipes"):
+def changes_from_recipe(run: RunConfig, plain: RunConfig | None = None) -> list[dict[str, Any]]:
+    """What differs from the plain recipe, as JSON; nothing if that is not given and the recipe is not one of ours."""
+    if plain is None and run.recipe not in names_in("recipes"):
         return []
-    plain = find("recipes", run.recipe)()
-    plain = replace(plain, techniques=run.techniques)
-    if plain.model.vocab_size is None:  # filled in from the tokenizer
-        plain = replace(plain, model=replace(plain.model, vocab_size=run.model.vocab_size))
-    return as_rows(diff(plain, run))
+    base: RunConfig = plain or find("recipes", run.recipe)()
+    return as_rows(diff(replace(base, techniques=run.techniques), run))
 
 
 def _plain(value: Any) -> Any:
