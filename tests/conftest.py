@@ -1,6 +1,7 @@
 """Tests run offline, with a cache of their own, and with the shapes in signatures checked."""
 
 import os
+import signal
 import warnings
 from collections.abc import Callable
 
@@ -8,6 +9,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+for each in (signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(each, signal.SIG_DFL)  # under nohup they are ignored, and what runs respects that
 
 # Modules imported from here on have the shapes in their signatures checked. The slots' protocols cannot be
 # checked at run time: what names one in its signature is left as it is.
