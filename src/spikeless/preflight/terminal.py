@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -23,6 +22,7 @@ from spikeless.preflight.summary import (
     verdict,
     worst_layers,
 )
+from spikeless.report.fitting import FittingTable
 from spikeless.words import counted, number
 
 __all__ = ["render", "word"]
@@ -44,6 +44,8 @@ TITLES = {  # narrow enough for 80 columns
     "predicted": "σ_x\npredicted",
     "gain": "1 + gain\npredicted",
 }
+LEAST = ("entropy", "logit_max", "shortcut_median", "gradient_norm", "bound", "estimate", "gain")
+"""Columns that a narrow terminal does without, the least important one first."""
 
 
 def render(report: AuditReport) -> Group:
@@ -126,11 +128,7 @@ def _layers(measured: Measurements) -> list[RenderableType]:
     rows = layer_rows(measured, shown)
     if not rows:
         return []
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for key in rows[0]:
-        table.add_column(escape(TITLES[key]), justify="left" if key == "kind" else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(escape, row.values()))
+    table = FittingTable({key: TITLES[key] for key in rows[0]}, rows, words=("kind",), least=LEAST)
     left_out = len(every) - len(shown)
     said = f"{left_out} of {counted(len(every), 'layer')} are left out: shown are the first, the last and the worst"
     return [table, *([Text(said)] if left_out else [])]
