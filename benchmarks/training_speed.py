@@ -1,6 +1,6 @@
 """Tokens a second and peak memory against two peers in a bare PyTorch loop.
 
-    python benchmarks/training_speed.py [CASE …] [--nanogpt DIR] [--json FILE]
+    python benchmarks/training_speed.py [CASE …] [--nanogpt DIR] [--precision fp32] [--json FILE]
 
 The peers are GPT2LMHeadModel of transformers and, if DIR is a checkout of nanoGPT, its model.py. Ours is `spikeless
 train` from one row of metrics.jsonl to another: a batch from the token shards, forward, backward, clipping, fused
@@ -224,6 +224,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description="Tokens a second and peak memory against two peers.")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all if none is named")
     parser.add_argument("--nanogpt", type=Path, metavar="DIR", help="a checkout of nanoGPT, whose model.py is run")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="only this one; both if not given")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go")
     parser.add_argument("--peak", nargs=2, metavar=("SIDE", "PRECISION"), help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -252,7 +253,7 @@ def main(arguments: list[str]) -> None:
     }
     rows = []
     for name in given.cases or CASES:
-        for precision in ("fp32", "bf16") if has_bf16() else ("fp32",):
+        for precision in (given.precision,) if given.precision else ("fp32", "bf16") if has_bf16() else ("fp32",):
             rows.append(measure(name, precision, given.nanogpt))
             if given.json:
                 given.json.write_text(json.dumps({**about, "results": rows}, indent=2) + "\n")
